@@ -1,0 +1,34 @@
+"""Fast emulation of galaxy fields with a conditional GAN.
+
+`emulate_galaxy_field` turns a cosmology, a redshift and a seed into a
+`GalaxyField`; `Emulator` does the same for many fields with one loaded model.
+To train on your own simulations, start from `read_snapshot`; `simulate` makes
+toy ones.
+
+Names are loaded on first use, so importing the package is quick.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it. Sorted by name.
+_HOME = {
+    "AstroganError": "errors",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
