@@ -6,7 +6,7 @@ Nothing here knows what is inside a file.
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,11 +44,9 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
     """
     target = Path(path)
     _check_target(target, overwrite)
-    # A folder of its own keeps the temporary name free of collisions without
-    # creating the file, which some writers (FITS, HDF5 in "x" mode) refuse to
-    # find; a folder beside the target is on the same file system.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    temporary = scratch / target.name
+    # Not tempfile: its files are private to the user, the result must not be; and
+    # nothing may exist yet, as some writers (FITS, HDF5 in "x" mode) insist.
+    temporary = target.with_name(f".{secrets.token_hex(8)}.{target.name}")
     try:
         yield temporary
         if not temporary.is_file():
@@ -60,10 +58,7 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
         _check_target(target, overwrite)
         os.replace(temporary, target)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        with contextlib.suppress(OSError):
-            scratch.rmdir()
+        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
