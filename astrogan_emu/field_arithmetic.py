@@ -1,0 +1,148 @@
+"""Arithmetic and slicing of a field that knows where it lies and what made it.
+
+astropy's mixins compute values, units and uncertainties; left alone they drop the
+meta data, compute dask arrays, and know nothing of a box. `GridArithmetic` mends that
+for `GalaxyField`, which brings the values.
+"""
+
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import NDArithmeticMixin, NDData, NDDataRef, NDSlicingMixin
+from astropy.utils.decorators import sharedmethod
+
+from .errors import GridError
+from .field_specs import FieldSpec, spec_of_result
+from .geometry import CellAxis, full_index, in_words
+
+__all__ = ["GridArithmetic", "is_dask"]
+
+
+class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
+    """Operators and slices that keep the place in the box and all meta data.
+
+    Both sides of an operation must cover the same cells, or one of them be a number,
+    an array or a Quantity that fits.
+    """
+
+    # Above Quantity's, so that `2 * u.K * field` asks the field, not numpy.
+    __array_priority__ = 1_000_000
+
+    if TYPE_CHECKING:
+        data: Any
+        unit: u.UnitBase
+
+        @property
+        def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+        @property
+        def spec(self) -> FieldSpec: ...  # noqa: D102
+        @property
+        def axes(self) -> tuple[CellAxis, ...]: ...  # noqa: D102
+        @property
+        def collapsed(self) -> tuple[CellAxis, ...]: ...  # noqa: D102
+        def _keywords(self) -> dict[str, Any]: ...
+        def _replaced(self, data: Any, **changes: Any) -> Self: ...
+
+    def __add__(self, other: Any) -> Self:
+        return cast(Self, self.add(other))
+
+    def __radd__(self, other: Any) -> Self:
+        return cast(Self, self.add(other))
+
+    def __sub__(self, other: Any) -> Self:
+        return cast(Self, self.subtract(other))
+
+    def __rsub__(self, other: Any) -> Self:
+        return cast(Self, self.subtract(other).multiply(-1))
+
+    def __mul__(self, other: Any) -> Self:
+        return cast(Self, self.multiply(other))
+
+    def __rmul__(self, other: Any) -> Self:
+        return cast(Self, self.multiply(other))
+
+    def __truediv__(self, other: Any) -> Self:
+        return cast(Self, self.divide(other))
+
+    def __rtruediv__(self, other: Any) -> Self:
+        value = u.Quantity(other)
+        one = FieldSpec("one", "1", value.unit, ("stream", "one"), "1")
+        full = np.broadcast_to(value.value, self.shape)
+        return cast(Self, self._replaced(full, name=one, unit=one.unit).divide(self))
+
+    def __neg__(self) -> Self:
+        return cast(Self, self.multiply(-1))
+
+    @sharedmethod  # type: ignore[untyped-decorator]
+    def _convert_operand_class_with_suitable_dtype(
+        self_or_cls, target_cls: type, operand: Any, ref: Any = None
+    ) -> NDData:
+        """Wrap a number, an array or a Quantity, which has no place in a box."""
+        if isinstance(operand, GridArithmetic):
+            return operand
+        if is_dask(operand) or isinstance(operand, u.Quantity | NDData):
+            return NDDataRef(operand)
+        return NDDataRef(np.asanyarray(operand, dtype=np.float32))
+
+    def _arithmetic(
+        self, operation: Any, operand: Any, **keywords: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        if isinstance(operand, GridArithmetic) and operand.axes != self.axes:
+            raise GridError(
+                f"{self.spec.name!r} covers {in_words(self.axes)}, "
+                f"{operand.spec.name!r} {in_words(operand.axes)}; arithmetic needs "
+                "the same cells"
+            )
+        if is_dask(self.data) or is_dask(operand.data):
+            result, unit = _lazy_arithmetic(operation, self, operand)
+            given = {}
+        else:
+            result, given = super()._arithmetic(operation, operand, **keywords)
+            result, unit = result.value, result.unit
+        if result.shape != self.shape:
+            raise GridError(
+                f"an operand of shape {operand.data.shape} does not fit a field of "
+                f"shape {self.shape}"
+            )
+        kept = {key: given[key] for key in ("uncertainty", "mask") if key in given}
+        other = operand.spec if isinstance(operand, GridArithmetic) else None
+        spec = spec_of_result(operation, self.spec, other, operand.data, unit)
+        return result, self._keywords() | {"name": spec, "unit": unit} | kept
+
+    # Slicing: NDSlicingMixin calls this, and the constructor with its answer.
+
+    def _slice(self, item: Any) -> dict[str, Any]:
+        items = full_index(item, len(self.axes))
+        parts = [axis.part(one) for axis, one in zip(self.axes, items, strict=True)]
+        kept = [isinstance(one, slice) for one in items]
+        axes = tuple(part for part, keep in zip(parts, kept, strict=True) if keep)
+        gone = tuple(part for part, keep in zip(parts, kept, strict=True) if not keep)
+        return self._keywords() | {
+            "data": self.data[items],
+            "uncertainty": self._slice_uncertainty(items),
+            "mask": self._slice_mask(items),
+            "axes": axes,
+            "collapsed": self.collapsed + gone,
+        }
+
+
+def is_dask(values: Any) -> bool:
+    """Whether it is a dask array, without importing dask."""
+    return type(values).__module__.startswith("dask.")
+
+
+def _lazy_arithmetic(
+    operation: Any, field: NDData, operand: NDData
+) -> tuple[Any, u.UnitBase]:
+    """The operation on dask arrays, which a Quantity would compute."""
+    for one in (field, operand):
+        if one.uncertainty is not None or one.mask is not None:
+            raise TypeError(
+                "uncertainties and masks do not follow through lazy arithmetic; "
+                "compute the dask arrays first"
+            )
+    values, unit = operand.data, operand.unit or u.dimensionless_unscaled
+    if operation in (np.add, np.subtract):
+        values, unit = values * np.float32(unit.to(field.unit)), field.unit
+    return operation(field.data, values), operation(1 * field.unit, 1 * unit).unit
