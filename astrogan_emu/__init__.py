@@ -9,13 +9,23 @@ Names are loaded on first use, so importing the package is quick.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import AstroganError as AstroganError
+    from .errors import AstroganWarning as AstroganWarning
+    from .parameters import Parameter as Parameter
+    from .parameters import ParameterSpace as ParameterSpace
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it. Sorted by name.
+# Public name -> the module that defines it, which is loaded on first use. Type
+# checkers read the imports above instead; a test keeps the two alike.
 _HOME = {
     "AstroganError": "errors",
+    "AstroganWarning": "errors",
+    "Parameter": "parameters",
+    "ParameterSpace": "parameters",
 }
 
 __all__ = sorted(_HOME)

@@ -1,0 +1,27 @@
+"""Fixtures that several test modules share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    """Keep torch from starting more threads than the toy problems are worth."""
+    # Imported here, so that test modules without torch start at once.
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real simulation data, which ASTROGAN_TEST_DATA names."""
+    folder = os.environ.get("ASTROGAN_TEST_DATA")
+    if not folder:
+        pytest.skip("set ASTROGAN_TEST_DATA to the folder of the test data")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.skip(f"ASTROGAN_TEST_DATA = {folder} is not a folder")
+    return path

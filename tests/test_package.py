@@ -1,0 +1,139 @@
+"""The shape of the package: its layers, its public names, its quick import."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import astrogan_emu
+
+PACKAGE = Path(astrogan_emu.__file__).parent
+SOURCES = sorted(PACKAGE.glob("*.py"))
+
+# One direction: a module imports, at its top level, only from modules before it.
+LAYERS = [
+    *("errors", "_optional", "_files"),
+    *("_parameter_input", "parameters"),
+    *("geometry", "grids"),
+    *("noise", "linear_theory", "initial_conditions"),
+    "particle_mesh",
+    *("gadget", "headers", "snapshots", "suites", "halos", "simulate"),
+    *("field_specs", "field_arithmetic", "fields"),
+    "statistics",
+    *("transforms", "dataset"),
+    *("networks", "losses", "checkpoints", "training"),
+    *("emulator", "batch"),
+    *("convert", "plotting", "validate"),
+    *("cli", "__main__"),
+]
+
+
+def modules() -> list[str]:
+    """Every module except the package itself."""
+    return [path.stem for path in SOURCES if path.stem != "__init__"]
+
+
+def internal_imports(tree: ast.Module) -> list[ast.ImportFrom]:
+    """The ``from .x import`` statements that run when the module is loaded."""
+    return [
+        node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level
+    ]
+
+
+def test_every_module_has_its_place():
+    """A new module is put into the layer list, or this fails."""
+    assert set(modules()) <= set(LAYERS)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_modules_import_only_from_earlier_layers(name):
+    """Dependencies run one way, so each module can be read after those above it."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    used = {node.module for node in internal_imports(tree)}
+    assert used <= set(LAYERS[: LAYERS.index(name)])
+
+
+@pytest.mark.parametrize("name", modules())
+def test_internal_imports_are_relative_and_by_name(name):
+    """Only ``from .x import y``, the form that the layer test can see."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not any(a.name.startswith("astrogan_emu") for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not (node.module or "").startswith("astrogan_emu")
+            assert node.level == 0 or (node.level == 1 and node.module)
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name != "__main__"])
+def test_public_names_are_sorted_and_exist(name):
+    """``__all__`` is there, in order, without repeats, and true."""
+    module = importlib.import_module(f"astrogan_emu.{name}")
+    assert module.__all__ == sorted(set(module.__all__))
+    assert [n for n in module.__all__ if not hasattr(module, n)] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_modules_stay_readable(path):
+    """No module is longer than 500 lines, and each says what it is for."""
+    text = path.read_text()
+    assert text.count("\n") <= 500
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_no_module_is_a_drawer_for_everything():
+    """Modules are named after an idea."""
+    assert not {"utils", "util", "helpers", "common", "misc"} & set(modules())
+
+
+def test_package_names_are_sorted_and_load():
+    """Every name of the front door is found where its table says."""
+    assert astrogan_emu.__all__ == sorted(set(astrogan_emu.__all__))
+    for name in astrogan_emu.__all__:
+        assert getattr(astrogan_emu, name) is not None
+        assert name in dir(astrogan_emu)
+
+
+def test_package_names_are_known_to_type_checkers():
+    """The names type checkers see are the names that load."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
+    seen = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == astrogan_emu._HOME
+
+
+def test_an_unknown_package_name_is_an_attribute_error():
+    """``hasattr`` and typos behave as for any module."""
+    with pytest.raises(AttributeError, match="no attribute 'emulate_galaxies'"):
+        astrogan_emu.emulate_galaxies  # noqa: B018 - the access is the test
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """``import astrogan_emu`` is quick: no torch, yt, dask, astropy or even NumPy."""
+    code = "import sys, astrogan_emu; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = "torch yt distributed dask astropy h5py scipy matplotlib numpy"
+    assert not set(heavy.split()) & set(done.stdout.split())
+
+
+def test_version_is_that_of_the_installed_package():
+    """The version is written down once."""
+    from importlib.metadata import version
+
+    assert astrogan_emu.__version__ == version("astrogan-emu")
