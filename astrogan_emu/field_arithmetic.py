@@ -1,10 +1,11 @@
-"""Arithmetic and slicing of a field that knows where it lies and what made it.
+"""Arithmetic, comparison and slicing of a field that keeps its place and origin.
 
 astropy's mixins compute values, units and uncertainties; left alone they drop the
 meta data, compute dask arrays, and know nothing of a box. `GridArithmetic` mends that
 for `GalaxyField`, which brings the values.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -32,6 +33,9 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
     if TYPE_CHECKING:
         data: Any
         unit: u.UnitBase
+        meta: dict[str, Any]
+        mask: Any
+        uncertainty: Any
 
         @property
         def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -110,6 +114,51 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
         spec = spec_of_result(operation, self.spec, other, operand.data, unit)
         return result, self._keywords() | {"name": spec, "unit": unit} | kept
 
+    # Sums over cells, which the mixin would give a place in the box.
+
+    def mean(self) -> u.Quantity:
+        """Mean over the cells, summed in double precision."""
+        return self._reduced("mean", dtype=np.float64)
+
+    def sum(self) -> u.Quantity:
+        """Sum over the cells, in double precision."""
+        return self._reduced("sum", dtype=np.float64)
+
+    def min(self) -> u.Quantity:
+        """Smallest value."""
+        return self._reduced("min")
+
+    def max(self) -> u.Quantity:
+        """Largest value."""
+        return self._reduced("max")
+
+    def _reduced(self, how: str, **keywords: Any) -> u.Quantity:
+        values = self.data
+        if self.mask is not None:
+            values = np.ma.masked_array(np.asarray(self), self.mask)
+        return u.Quantity(float(getattr(values, how)(**keywords)), self.unit)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is equal: values, unit, place, meta, uncertainty."""
+        if not isinstance(other, GridArithmetic):
+            return NotImplemented
+        return (
+            all(
+                getattr(self, one) == getattr(other, one)
+                for one in ("spec", "grid", "axes", "collapsed", "unit")
+            )
+            and _same(self.meta, other.meta)
+            and np.array_equal(np.asarray(self), np.asarray(other), equal_nan=True)
+            and _same(self.mask, other.mask)
+            and type(self.uncertainty) is type(other.uncertainty)
+            and _same(
+                getattr(self.uncertainty, "array", None),
+                getattr(other.uncertainty, "array", None),
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
     # Slicing: NDSlicingMixin calls this, and the constructor with its answer.
 
     def _slice(self, item: Any) -> dict[str, Any]:
@@ -146,3 +195,12 @@ def _lazy_arithmetic(
     if operation in (np.add, np.subtract):
         values, unit = values * np.float32(unit.to(field.unit)), field.unit
     return operation(field.data, values), operation(1 * field.unit, 1 * unit).unit
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equality that understands arrays inside mappings."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(
+            _same(one[key], other[key]) for key in one
+        )
+    return bool(np.array_equal(one, other))

@@ -19,6 +19,7 @@ __all__ = [
     "as_unit",
     "column_spec",
     "spec_of_result",
+    "yt_unit",
 ]
 
 
@@ -173,6 +174,34 @@ _WORDS = {
     np.multiply: ("times", "*"),
     np.true_divide: ("over", "/"),
 }
+
+
+_YT_NAMES = {
+    "solMass": "Msun",
+    "solLum": "Lsun",
+    "littleh": "h",
+    "h": "hr",
+    "d": "day",
+    "G": "gauss",
+}
+_COMOVING = ("pc", "kpc", "Mpc", "Gpc")
+
+
+def yt_unit(unit: u.UnitBase) -> str:
+    """Write a unit as yt writes it, with its lengths marked as comoving.
+
+    Multiples of the parsec are comoving always; other lengths are where no time is in
+    the unit (g/cm3, but not km/s). ``littleh`` becomes yt's ``h``.
+    """
+    has_time = u.s in unit.decompose().bases
+    words = [] if unit.scale == 1 else [repr(float(unit.scale))]
+    for base, power in zip(unit.bases, unit.powers, strict=True):
+        name = _YT_NAMES.get(base.name, base.name)
+        length = base.physical_type == "length"
+        if length and (base.name in _COMOVING or not has_time):
+            name = f"{name}cm"
+        words.append(name if power == 1 else f"{name}**({power})")
+    return "*".join(words) or "dimensionless"
 
 
 def spec_of_result(

@@ -18,6 +18,7 @@ from astropy.cosmology import FlatLambdaCDM
 from astropy.cosmology import units as cu
 from astropy.io import registry
 from astropy.nddata import NDData, NDIOMixin
+from astropy.nddata.mixins.ndio import NDDataRead, NDDataWrite
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -33,6 +34,7 @@ from .field_specs import (
 from .geometry import (
     CellAxis,
     as_box_length,
+    axis_number,
     box_axes,
     in_words,
     linear_wcs,
@@ -41,8 +43,8 @@ from .grids import GridSpec
 from .parameters import COSMOLOGICAL, to_cosmology
 
 __all__ = [
-    "FIELDS",
     "CellAxis",
+    "FIELDS",
     "FieldRegistry",
     "FieldSpec",
     "GalaxyField",
@@ -51,30 +53,24 @@ __all__ = [
 ]
 
 
-class _FieldRead(registry.UnifiedReadWrite):  # type: ignore[misc]
+class _FieldRead(NDDataRead):  # type: ignore[misc]
     """`GalaxyField.read`, with our formats known to astropy's registry."""
 
     def __init__(self, instance: Any, cls: type) -> None:
-        from .convert import register_formats
+        from .field_files import register_formats
 
         register_formats()
-        super().__init__(instance, cls, "read", registry=None)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "GalaxyField":
-        return cast(GalaxyField, self.registry.read(self._cls, *args, **kwargs))
+        super().__init__(instance, cls)
 
 
-class _FieldWrite(registry.UnifiedReadWrite):  # type: ignore[misc]
+class _FieldWrite(NDDataWrite):  # type: ignore[misc]
     """`GalaxyField.write`, with our formats known to astropy's registry."""
 
     def __init__(self, instance: Any, cls: type) -> None:
-        from .convert import register_formats
+        from .field_files import register_formats
 
         register_formats()
-        super().__init__(instance, cls, "write", registry=None)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        self.registry.write(self._instance, *args, **kwargs)
+        super().__init__(instance, cls)
 
 
 class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
@@ -152,7 +148,7 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         spec = name if isinstance(name, FieldSpec) else FIELDS[name]
         values, unit = _as_float32(data, spec.unit if unit is None else as_unit(unit))
         if axes is None:
-            axes = box_axes(values.ndim, grid)
+            axes = box_axes(values.ndim, grid.n_cells, grid.cell_size)
         shape = tuple(axis.n_cells for axis in axes)
         if values.shape != shape:
             raise GridError(
@@ -315,49 +311,6 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         converted._spec = self._spec
         return cast(Self, converted)
 
-    def mean(self) -> u.Quantity:
-        """Mean over the cells, summed in double precision."""
-        return self._reduced("mean", dtype=np.float64)
-
-    def sum(self) -> u.Quantity:
-        """Sum over the cells, in double precision."""
-        return self._reduced("sum", dtype=np.float64)
-
-    def min(self) -> u.Quantity:
-        """Smallest value."""
-        return self._reduced("min")
-
-    def max(self) -> u.Quantity:
-        """Largest value."""
-        return self._reduced("max")
-
-    def _reduced(self, how: str, **keywords: Any) -> u.Quantity:
-        values = self.data
-        if self.mask is not None:
-            values = np.ma.masked_array(np.asarray(self), self.mask)
-        return u.Quantity(float(getattr(values, how)(**keywords)), self.unit)
-
-    # Comparing and showing.
-
-    def __eq__(self, other: object) -> bool:
-        """Whether everything is equal: values, unit, place, meta, uncertainty."""
-        if not isinstance(other, GalaxyField):
-            return NotImplemented
-        return (
-            (self._spec, self._grid, self._axes, self._collapsed, self.unit)
-            == (other._spec, other._grid, other._axes, other._collapsed, other.unit)
-            and _same(self.meta, other.meta)
-            and np.array_equal(np.asarray(self), np.asarray(other), equal_nan=True)
-            and _same(self.mask, other.mask)
-            and type(self.uncertainty) is type(other.uncertainty)
-            and _same(
-                getattr(self.uncertainty, "array", None),
-                getattr(other.uncertainty, "array", None),
-            )
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         words = [
             f"{self.name!r}",
@@ -413,17 +366,12 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         GridError
             If there is no such axis, `depth` exceeds it, or `weights` lie elsewhere.
         """
-        number = self._axis_number(axis)
+        number = axis_number(self._axes, axis)
         along = self._axes[number]
         length = along.length
         if depth is not None:
             length = as_box_length(depth, self.parameters["h"])
-        if length > along.length * (1 + 1e-9):
-            raise GridError(
-                f"a depth of {length:g} Mpc/h exceeds the {along.length:g} Mpc/h of "
-                f"axis {along.name}; give at most that"
-            )
-        shares = np.clip(length / along.cell_size - np.arange(along.n_cells), 0, 1)
+        shares = along.shares(length)
         shares = shares.reshape([-1 if i == number else 1 for i in range(self.ndim)])
         if weights is not None:
             if weights.axes != self.axes:
@@ -495,8 +443,8 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         )
 
     def to_yt(self) -> Any:
-        """A yt dataset with cosmology and comoving units; see `convert.to_yt`."""
-        from .convert import to_yt
+        """A yt dataset with cosmology and comoving units; see `yt_bridge.to_yt`."""
+        from .yt_bridge import to_yt
 
         return to_yt(self)
 
@@ -504,21 +452,10 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
     def from_yt(
         cls, ds: Any, field: tuple[str, str], n_cells: int, **keywords: Any
     ) -> "GalaxyField":
-        """A field deposited from any yt dataset; see `convert.from_yt`."""
-        from .convert import from_yt
+        """A field deposited from any yt dataset; see `yt_bridge.from_yt`."""
+        from .yt_bridge import from_yt
 
         return cast(GalaxyField, from_yt(ds, field, n_cells, **keywords))
-
-    def _axis_number(self, axis: str | int) -> int:
-        names = [one.name for one in self._axes]
-        if isinstance(axis, str) and axis in names:
-            return names.index(axis)
-        if isinstance(axis, int) and -self.ndim <= axis < self.ndim:
-            return axis % self.ndim
-        raise GridError(
-            f"there is no axis {axis!r}; the axes are {', '.join(names)}, "
-            f"or 0 to {self.ndim - 1}"
-        )
 
     def _need_periodic(self, purpose: str) -> None:
         if not (self._axes and all(self.periodic)):
@@ -543,7 +480,7 @@ def _as_float32(data: Any, unit: u.UnitBase) -> tuple[Any, u.UnitBase]:
 
 
 def _cosmology_mapping(parameters: Mapping[str, float]) -> dict[str, Any] | None:
-    """Describe the cosmology in plain JSON for `Cosmology.from_format`, if all known."""
+    """Describe the cosmology in plain JSON for `Cosmology.from_format`, if known."""
     if any(name not in parameters for name in COSMOLOGICAL):
         return None
     cosmology = to_cosmology(parameters)
@@ -556,12 +493,3 @@ def _cosmology_mapping(parameters: Mapping[str, float]) -> dict[str, Any] | None
         "Tcmb0": float(cosmology.Tcmb0.value),
         **cosmology.meta,
     }
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality that understands arrays inside mappings."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(
-            _same(one[key], other[key]) for key in one
-        )
-    return bool(np.array_equal(one, other))

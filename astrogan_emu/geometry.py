@@ -14,11 +14,11 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from .errors import GridError
-from .grids import GridSpec
 
 __all__ = [
     "CellAxis",
     "as_box_length",
+    "axis_number",
     "box_axes",
     "full_index",
     "in_words",
@@ -97,6 +97,27 @@ class CellAxis:
         cells = np.arange(self.n_cells, dtype=np.float64)
         return self.start + (cells + 0.5) * self.cell_size
 
+    def shares(self, depth: float) -> NDArray[np.float64]:
+        """How much of each cell lies within a depth [Mpc/h] of the first face.
+
+        Returns
+        -------
+        shares
+            From 0 to 1, shape ``(n_cells,)``.
+
+        Raises
+        ------
+        GridError
+            If the axis is not that long.
+        """
+        if depth > self.length * (1 + 1e-9):
+            raise GridError(
+                f"a depth of {depth:g} Mpc/h exceeds the {self.length:g} Mpc/h of "
+                f"axis {self.name}; give at most that"
+            )
+        cells = np.arange(self.n_cells, dtype=np.float64)
+        return np.clip(depth / self.cell_size - cells, 0, 1)
+
     def part(self, item: int | slice) -> "CellAxis":
         """Cut out the axis of ``array[item]``; for an integer, that of one cell.
 
@@ -119,7 +140,7 @@ class CellAxis:
         return replace(self, start=start, n_cells=count)
 
 
-def box_axes(n_dim: int, grid: GridSpec) -> tuple[CellAxis, ...]:
+def box_axes(n_dim: int, n_cells: int, cell_size: float) -> tuple[CellAxis, ...]:
     """Axes x, y (and z) that cover the whole box.
 
     Raises
@@ -130,8 +151,7 @@ def box_axes(n_dim: int, grid: GridSpec) -> tuple[CellAxis, ...]:
     if n_dim not in (2, 3):
         raise GridError(f"a field has 2 or 3 axes, got an array with {n_dim}")
     return tuple(
-        CellAxis(name, 0.0, grid.cell_size, grid.n_cells)
-        for name in _AXIS_NAMES[:n_dim]
+        CellAxis(name, 0.0, cell_size, n_cells) for name in _AXIS_NAMES[:n_dim]
     )
 
 
@@ -173,6 +193,25 @@ def full_index(item: Any, n_dim: int) -> tuple[int | slice, ...]:
     if len(result) > n_dim:
         raise IndexError(f"{len(result)} indices for a field with {n_dim} axes")
     return tuple(result)
+
+
+def axis_number(axes: tuple[CellAxis, ...], axis: str | int) -> int:
+    """Number of an axis given by name or number.
+
+    Raises
+    ------
+    GridError
+        If there is no such axis.
+    """
+    names = [one.name for one in axes]
+    if isinstance(axis, str) and axis in names:
+        return names.index(axis)
+    if isinstance(axis, int) and -len(axes) <= axis < len(axes):
+        return axis % len(axes)
+    raise GridError(
+        f"there is no axis {axis!r}; the axes are {', '.join(names)}, "
+        f"or 0 to {len(axes) - 1}"
+    )
 
 
 def in_words(axes: tuple[CellAxis, ...]) -> str:
