@@ -289,8 +289,8 @@ def _from_cosmology(cosmology: Cosmology, taken: set[str]) -> dict[str, Any]:
     if masses is not None and masses.sum() > _LIGHT_NEUTRINOS * (1 + 1e-6):
         raise ParameterError(
             f"the neutrinos of {label} weigh {masses.sum():g} together, and the models "
-            f"know none above {_LIGHT_NEUTRINOS:g}; use "
-            "cosmology.clone(m_nu=0 * astropy.units.eV) to do without them"
+            f"know none above {_LIGHT_NEUTRINOS:g}; "
+            "give the cosmology m_nu = 0 eV to do without them"
         )
     items = {"Om0": cosmology.Om0, "h": cosmology.h}
     if cosmology.Ob0:

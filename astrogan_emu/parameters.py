@@ -105,6 +105,10 @@ class Parameter:
                 f"the range of {self.name} is empty: low = {self.low:g} is above "
                 f"high = {self.high:g}"
             )
+        if self.log not in (True, False):
+            raise ParameterError(
+                f"log of {self.name} must be true or false, got {self.log!r}"
+            )
         if self.log and self.low <= 0:
             raise ParameterError(
                 f"{self.name} cannot be spread in its logarithm from "
@@ -458,7 +462,7 @@ class ParameterSpace:
         try:
             rows = [dict(row) for row in description["parameters"]]
             return cls(tuple(_parameter(row) for row in rows))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ParameterError(
                 "a parameter space is described by a list under 'parameters' whose "
                 f"entries have the keys {', '.join(_COLUMNS)}: {error}"
