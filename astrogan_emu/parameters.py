@@ -396,11 +396,8 @@ class ParameterSpace:
         table
             Columns name, low, high, log, default.
         """
-        rows = [asdict(parameter) for parameter in self.parameters]
-        table = QTable({key: [row[key] for row in rows] for key in _COLUMNS[:-1]})
-        table["default"] = [
-            np.nan if row["default"] is None else row["default"] for row in rows
-        ]
+        table = QTable([asdict(parameter) for parameter in self.parameters])
+        table["default"] = [self.defaults.get(name, np.nan) for name in self.names]
         return table
 
     @classmethod
