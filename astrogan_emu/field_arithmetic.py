@@ -17,7 +17,7 @@ from .errors import GridError
 from .field_specs import FieldSpec, spec_of_result
 from .geometry import CellAxis, full_index, in_words
 
-__all__ = ["GridArithmetic", "is_dask"]
+__all__ = ["GridArithmetic", "is_dask", "same"]
 
 
 class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
@@ -147,11 +147,11 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
                 getattr(self, one) == getattr(other, one)
                 for one in ("spec", "grid", "axes", "collapsed", "unit")
             )
-            and _same(self.meta, other.meta)
+            and same(self.meta, other.meta)
             and np.array_equal(np.asarray(self), np.asarray(other), equal_nan=True)
-            and _same(self.mask, other.mask)
+            and same(self.mask, other.mask)
             and type(self.uncertainty) is type(other.uncertainty)
-            and _same(
+            and same(
                 getattr(self.uncertainty, "array", None),
                 getattr(other.uncertainty, "array", None),
             )
@@ -197,10 +197,10 @@ def _lazy_arithmetic(
     return operation(field.data, values), operation(1 * field.unit, 1 * unit).unit
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Equality that understands arrays inside mappings."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(
-            _same(one[key], other[key]) for key in one
+            same(one[key], other[key]) for key in one
         )
     return bool(np.array_equal(one, other))

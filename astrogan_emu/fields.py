@@ -54,7 +54,11 @@ __all__ = [
 
 
 class _FieldRead(NDDataRead):  # type: ignore[misc]
-    """`GalaxyField.read`, with our formats known to astropy's registry."""
+    """Read a field from a file, by astropy's unified I/O.
+
+    ``GalaxyField.read(path)`` finds the format by content; ``name=`` chooses one of
+    several fields in an HDF5 file. A file that is no field is a FieldFileError.
+    """
 
     def __init__(self, instance: Any, cls: type) -> None:
         from .field_files import register_formats
@@ -64,7 +68,11 @@ class _FieldRead(NDDataRead):  # type: ignore[misc]
 
 
 class _FieldWrite(NDDataWrite):  # type: ignore[misc]
-    """`GalaxyField.write`, with our formats known to astropy's registry."""
+    """Write the field to a file, by astropy's unified I/O.
+
+    ``field.write(path)`` finds the format by the suffix; ``overwrite=True`` replaces
+    a file. Plain ``yt.load`` opens the HDF5 files.
+    """
 
     def __init__(self, instance: Any, cls: type) -> None:
         from .field_files import register_formats
@@ -423,12 +431,7 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         return self._replaced(values)
 
     def power_spectrum(self, **keywords: Any) -> Any:
-        """Power spectrum, as `astrogan_emu.statistics.power_spectrum` measures it.
-
-        Parameters
-        ----------
-        **keywords
-            Passed on.
+        """Power spectrum; see `statistics.power_spectrum`, which takes the keywords.
 
         Raises
         ------
@@ -438,9 +441,7 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         from .statistics import power_spectrum
 
         self._need_periodic("a power spectrum")
-        return power_spectrum(
-            np.asarray(self), box_size=self._grid.box_size, **keywords
-        )
+        return power_spectrum(self, **keywords)
 
     def to_yt(self) -> Any:
         """A yt dataset with cosmology and comoving units; see `yt_bridge.to_yt`."""
@@ -452,10 +453,10 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
     def from_yt(
         cls, ds: Any, field: tuple[str, str], n_cells: int, **keywords: Any
     ) -> "GalaxyField":
-        """A field deposited from any yt dataset; see `yt_bridge.from_yt`."""
-        from .yt_bridge import from_yt
+        """A field deposited from any yt dataset; see `yt_import.from_yt`."""
+        from .yt_import import from_yt
 
-        return cast(GalaxyField, from_yt(ds, field, n_cells, **keywords))
+        return from_yt(ds, field, n_cells, **keywords)
 
     def _need_periodic(self, purpose: str) -> None:
         if not (self._axes and all(self.periodic)):
