@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import AstroganError as AstroganError
     from .errors import AstroganWarning as AstroganWarning
+    from .fields import GalaxyField as GalaxyField
     from .parameters import Parameter as Parameter
     from .parameters import ParameterSpace as ParameterSpace
+    from .snapshots import read_snapshot as read_snapshot
 
 __version__ = "0.1.0"
 
@@ -24,8 +26,10 @@ __version__ = "0.1.0"
 _HOME = {
     "AstroganError": "errors",
     "AstroganWarning": "errors",
+    "GalaxyField": "fields",
     "Parameter": "parameters",
     "ParameterSpace": "parameters",
+    "read_snapshot": "snapshots",
 }
 
 __all__ = sorted(_HOME)

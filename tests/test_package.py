@@ -17,15 +17,19 @@ SOURCES = sorted(PACKAGE.glob("*.py"))
 LAYERS = [
     *("errors", "_optional", "_files"),
     *("_parameter_input", "parameters"),
-    *("geometry", "grids"),
+    *("geometry", "grids", "periodic"),
     *("noise", "linear_theory", "initial_conditions"),
     "particle_mesh",
-    *("gadget", "headers", "snapshots", "suites", "halos", "simulate"),
+    *("snapshot_files", "headers", "gadget_particles", "yt_particles", "snapshots"),
+    *("gadget", "parameter_files", "suites"),
+    *("linking", "halos"),
+    "simulate",
     *("field_specs", "field_arithmetic", "fields"),
     "statistics",
     *("transforms", "dataset"),
     *("networks", "losses", "checkpoints", "training"),
     *("emulator", "batch"),
+    *("yt_bridge", "yt_import", "field_description", "field_files"),
     *("convert", "plotting", "validate"),
     *("cli", "__main__"),
 ]
@@ -95,6 +99,11 @@ def test_package_names_are_sorted_and_load():
     for name in astrogan_emu.__all__:
         assert getattr(astrogan_emu, name) is not None
         assert name in dir(astrogan_emu)
+
+
+def test_no_public_name_is_hidden_by_a_module():
+    """Loading a module puts it on the package, over a function of the same name."""
+    assert not set(astrogan_emu.__all__) & set(modules())
 
 
 def test_package_names_are_known_to_type_checkers():
