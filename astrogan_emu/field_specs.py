@@ -211,17 +211,34 @@ def spec_of_result(
     values: Any,
     unit: u.UnitBase,
 ) -> FieldSpec:
-    """Say what the result of an operation is; the name stays while it is the same."""
+    """Say what the result of an operation is; the name stays while it is the same.
+
+    Parameters
+    ----------
+    operation
+        One of numpy's four.
+    spec, other
+        What the operands are; None if the second is no field.
+    values
+        The second operand.
+    unit
+        Unit of the result.
+    """
+    word, sign = _WORDS[operation]
     linear = operation in (np.add, np.subtract)
-    if other is None or (linear and other.name == spec.name):
-        if unit.is_equivalent(spec.unit):
-            keeps_sign = operation is np.add or (
-                not linear and bool(np.all(values >= 0))
-            )
-            return spec if keeps_sign else replace(spec, positive=False)
+    same_kind = other is None or (linear and other.name == spec.name)
+    if same_kind and unit.is_equivalent(spec.unit):
+        if np.ndim(values) > 0 or not linear:
+            # An array may have any sign, and a lazy one must not be asked.
+            keeps = other is not None and operation is np.add
+            keeps |= np.ndim(values) == 0 and float(values) >= 0
+            return replace(spec, positive=spec.positive and keeps)
+        number = float(values) if operation is np.add else -float(values)
+        label = f"{spec.label} {'-' if number < 0 else '+'} {abs(number):g}"
+        return replace(spec, label=label, positive=spec.positive and number >= 0)
+    if other is None:
         name, label, latex = f"{spec.name}_scaled", f"{spec.label}, scaled", spec.latex
     else:
-        word, sign = _WORDS[operation]
         name = f"{spec.name}_{word}_{other.name}"
         label = f"({spec.label}) {sign} ({other.label})"
         latex = f"({spec.latex}) {sign} ({other.latex})"

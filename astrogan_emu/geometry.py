@@ -29,7 +29,9 @@ _AXIS_NAMES = ("x", "y", "z")
 _MPC_H = u.Mpc / cu.littleh
 
 
-def as_box_length(value: u.Quantity | float, h: float) -> float:
+def as_box_length(
+    value: u.Quantity | float, h: float, *, above_zero: bool = True
+) -> float:
     """Read a comoving length as a number of Mpc/h, the one door for lengths.
 
     Parameters
@@ -38,11 +40,14 @@ def as_box_length(value: u.Quantity | float, h: float) -> float:
         A quantity in ``Mpc/littleh``, ``Mpc``, ``kpc``, ..., or a number of Mpc/h.
     h
         The Hubble constant of the box, in 100 km/s/Mpc; never a default one.
+    above_zero
+        Whether it must be; a position need not.
 
     Raises
     ------
     GridError
-        If the value is no length, not one number, not finite, or not above zero.
+        If the value is no length, not one number, not finite, or (unless allowed) not
+        above zero.
     """
     if isinstance(value, u.Quantity):
         try:
@@ -60,8 +65,10 @@ def as_box_length(value: u.Quantity | float, h: float) -> float:
         raise GridError(
             f"a length must be one number or Quantity, got {value!r}"
         ) from error
-    if not (np.isfinite(number) and number > 0):
-        raise GridError(f"a length must be finite and above zero, got {value!r}")
+    if not np.isfinite(number):
+        raise GridError(f"a length must be finite, got {value!r}")
+    if above_zero and number <= 0:
+        raise GridError(f"a length must be above zero, got {value!r}")
     return number
 
 
