@@ -1,0 +1,296 @@
+"""Linear density fields: drawn from a seed, or recovered from a snapshot; and 2LPT.
+
+A linear field is the overdensity extrapolated to redshift 0 by linear growth. Power
+spectra and growth come from `linear_theory`; moving matter is `particle_mesh`'s work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from .errors import GridError
+from .grids import paint
+from .linear_theory import growth_factor, growth_rate, hubble, linear_power
+from .noise import white_noise_modes
+
+__all__ = [
+    "linear_field",
+    "linear_field_from_velocities",
+    "lpt_displacements",
+    "resample",
+    "wavenumbers",
+]
+
+
+def wavenumbers(
+    n_cells: int,
+    box_size: float,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Components of the wavevector on an `rfftn` grid, broadcastable [h/Mpc].
+
+    The Nyquist components are positive; derivatives must null them (their sign is
+    arbitrary, so a real field has no odd derivative there).
+    """
+    fundamental = 2 * math.pi / box_size
+    full = torch.fft.fftfreq(n_cells, 1 / n_cells, dtype=dtype, device=device)
+    if n_cells % 2 == 0:
+        full[n_cells // 2] = n_cells // 2
+    half = torch.arange(n_cells // 2 + 1, dtype=dtype, device=device)
+    full, half = full * fundamental, half * fundamental
+    return full[:, None, None], full[None, :, None], half[None, None, :]
+
+
+def _inverse_laplacian_gradient(modes: Tensor, box_size: float) -> Tensor:
+    """-grad of the inverse Laplacian of a field, shape ``(3, n, n, n)``."""
+    n_cells = modes.shape[0]
+    kx, ky, kz = wavenumbers(
+        n_cells, box_size, dtype=modes.real.dtype, device=modes.device
+    )
+    k_squared = kx**2 + ky**2 + kz**2
+    k_squared[0, 0, 0] = 1
+    potential = modes / k_squared
+    components = []
+    for k in (kx, ky, kz):
+        # An odd derivative of a Nyquist mode is not defined on the grid.
+        k = torch.where(k > math.pi * n_cells / box_size * (1 - 1e-6), 0, k)
+        components.append(torch.fft.irfftn(1j * k * potential, s=(n_cells,) * 3))
+    return torch.stack(components)
+
+
+def linear_field(
+    parameters: Mapping[str, float | Tensor],
+    *,
+    n_cells: int,
+    box_size: float,
+    seed: int,
+    fixed: bool = False,
+    paired: bool = False,
+    power: Callable[[Tensor], Tensor] | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Gaussian random linear overdensity at redshift 0; differentiable.
+
+    Parameters
+    ----------
+    parameters
+        ``omega_m, omega_b, h, n_s, sigma_8``, floats or 0-d tensors.
+    n_cells, box_size
+        The grid; box_size in [Mpc/h].
+    seed
+        Fixes the phases: the same at any `n_cells` of one box, for any parameters.
+    fixed
+        Set the amplitude of each mode to its expectation (Angulo & Pontzen 2016).
+    paired
+        Flip the sign of the field, which inverts all phases.
+    power
+        Linear power at redshift 0 [(Mpc/h)^3] as a function of k [h/Mpc]; that of
+        `parameters` if not given.
+    device
+        Where the field is made.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(n_cells, n_cells, n_cells)``, float32, mean 0.
+
+    Raises
+    ------
+    GridError
+        If the grid is too small or `power` returns a non-finite or negative value.
+    """
+    grid_power = _power_of_modes(parameters, n_cells, box_size, power, device)
+    modes = white_noise_modes(seed, n_cells, fixed=fixed, device=device)
+    modes = modes * torch.sqrt(grid_power / box_size**3) * float(n_cells) ** 3
+    modes = modes * _to_cell_centres(n_cells, device)
+    field = torch.fft.irfftn(modes, s=(n_cells,) * 3)
+    return -field if paired else field
+
+
+def _to_cell_centres(n_cells: int, device: torch.device | str) -> Tensor:
+    """Phases that move a field's samples from the cells' corners to their centres.
+
+    Modes are defined from the corner of the box, so that they mean the same at any
+    resolution; a grid samples them half a cell further on.
+    """
+    n = torch.fft.fftfreq(n_cells, 1 / n_cells, dtype=torch.float64, device=device)
+    if n_cells % 2 == 0:
+        # A shifted Nyquist mode would not be real: it stays.
+        n[n_cells // 2] = 0
+    phase = torch.polar(torch.ones_like(n), math.pi * n / n_cells).to(torch.complex64)
+    half = phase[: n_cells // 2 + 1]
+    return phase[:, None, None] * phase[None, :, None] * half[None, None, :]
+
+
+def _power_of_modes(
+    parameters: Mapping[str, float | Tensor],
+    n_cells: int,
+    box_size: float,
+    power: Callable[[Tensor], Tensor] | None,
+    device: torch.device | str,
+) -> Tensor:
+    """Linear power of every mode of an `rfftn` grid, float32 [(Mpc/h)^3]."""
+    half = n_cells // 2
+    fundamental = 2 * math.pi / box_size
+    # |k|^2 is a whole number of fundamentals squared: few values serve all modes.
+    levels = torch.arange(1, 3 * half**2 + 1, dtype=torch.float64, device=device)
+    k = fundamental * torch.sqrt(levels)
+    values = power(k) if power is not None else linear_power(k, parameters)
+    if values.shape != k.shape or not bool(torch.all(torch.isfinite(values))):
+        raise GridError(
+            "power must return one finite value for each k, "
+            f"for k from {k[0]:.3g} to {k[-1]:.3g} h/Mpc"
+        )
+    if bool(torch.any(values < 0)):
+        raise GridError("power must not be negative")
+    values = torch.cat([values.new_zeros(1), values]).float()
+    n = torch.fft.fftfreq(n_cells, 1 / n_cells, device=device).round().long()
+    m = torch.arange(half + 1, device=device)
+    level = n[:, None, None] ** 2 + n[None, :, None] ** 2 + m[None, None, :] ** 2
+    return values[level]
+
+
+def lpt_displacements(delta: Tensor, box_size: float) -> tuple[Tensor, Tensor]:
+    """First- and second-order Lagrangian displacement fields of a linear field.
+
+    A particle of Lagrangian position q is at q + D psi_1 + D_2 psi_2, with the growth
+    factors of `linear_theory` (Bouchet et al. 1995).
+
+    Parameters
+    ----------
+    delta
+        Linear overdensity at redshift 0, shape ``(n, n, n)``.
+    box_size
+        [Mpc/h]
+
+    Returns
+    -------
+    psi_1, psi_2
+        Shape ``(3, n, n, n)`` [Mpc/h]; div psi_1 = -delta, and
+        div psi_2 = (1/2) sum over i, j of (psi_i,i psi_j,j - psi_i,j psi_j,i).
+    """
+    n_cells = delta.shape[0]
+    modes = torch.fft.rfftn(delta)
+    first = _inverse_laplacian_gradient(modes, box_size)
+
+    k = wavenumbers(n_cells, box_size, dtype=delta.dtype, device=delta.device)
+    k_squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    k_squared[0, 0, 0] = 1
+
+    def strain(i: int, j: int) -> Tensor:
+        # psi_i = -d_i (laplacian^-1 (delta)), so psi_i,j = -k_i k_j / k^2 delta.
+        return torch.fft.irfftn(-k[i] * k[j] / k_squared * modes, s=delta.shape)
+
+    xx, yy, zz = strain(0, 0), strain(1, 1), strain(2, 2)
+    source = xx * yy + xx * zz + yy * zz
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        source = source - strain(i, j) ** 2
+    # div psi_2 = source, so psi_2 is minus that of a density of the same sign.
+    second = -_inverse_laplacian_gradient(torch.fft.rfftn(source), box_size)
+    return first, second
+
+
+def linear_field_from_velocities(
+    positions: Tensor,
+    velocities: Tensor,
+    masses: Tensor | None,
+    *,
+    redshift: float,
+    omega_m: float,
+    n_cells: int,
+    box_size: float,
+) -> Tensor:
+    """Linear overdensity at redshift 0 from the velocities of initial conditions.
+
+    The field is -div(v) / (a H f), which is smooth where particle counts are not, with
+    v the mass-weighted mean velocity of each cell, divided by D(z).
+
+    Parameters
+    ----------
+    positions
+        Shape ``(n, 3)`` [Mpc/h].
+    velocities
+        Peculiar, shape ``(n, 3)`` [km/s].
+    masses
+        Shape ``(n,)``; equal if not given.
+    redshift, omega_m
+        Of the initial conditions.
+    n_cells, box_size
+        The grid of the result; box_size in [Mpc/h].
+
+    Returns
+    -------
+    Tensor
+        Shape ``(n_cells, n_cells, n_cells)``, float32, mean 0.
+
+    Raises
+    ------
+    GridError
+        If a cell holds no particle: the grid is finer than the particle lattice.
+    """
+    mass = paint(positions, n_cells, box_size, masses)
+    if bool((mass <= 0).any()):
+        raise GridError(
+            f"{int((mass <= 0).sum())} of {mass.numel()} cells hold no particle; "
+            f"choose n_cells below {n_cells} for these initial conditions"
+        )
+    a = torch.tensor(1 / (1 + redshift), dtype=torch.float64)
+    rate = 100 * hubble(a, omega_m) * a * growth_rate(a, omega_m)
+    scale = 1 / (rate * growth_factor(a, omega_m))
+    n_half = math.pi * n_cells / box_size * (1 - 1e-6)
+    components = wavenumbers(n_cells, box_size, device=positions.device)
+    modes = torch.zeros(1)
+    for axis, k in enumerate(components):
+        weights = velocities[:, axis] if masses is None else velocities[:, axis] * masses
+        mean = paint(positions, n_cells, box_size, weights) / mass
+        k = torch.where(k > n_half, 0, k)
+        modes = modes - 1j * k * torch.fft.rfftn(mean)
+    modes = modes / _cic_window(n_cells, box_size, positions.device)
+    modes[0, 0, 0] = 0
+    return torch.fft.irfftn(modes * float(scale), s=(n_cells,) * 3).float()
+
+
+def _cic_window(
+    n_cells: int, box_size: float, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Fourier transform of cloud-in-cell assignment (Hockney & Eastwood 1981)."""
+    window = torch.ones(1, device=device)
+    for k in wavenumbers(n_cells, box_size, device=device):
+        window = window * torch.sinc(k * box_size / n_cells / (2 * math.pi)) ** 2
+    return window
+
+
+def resample(field: Tensor, n_cells: int) -> Tensor:
+    """A periodic field on a coarser or finer grid, by cutting or padding its modes.
+
+    Parameters
+    ----------
+    field
+        Shape ``(m, m, m)``.
+    n_cells
+        Cells per side of the result.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(n_cells, n_cells, n_cells)``: the modes below both Nyquist frequencies
+        unchanged, all others absent.
+    """
+    m = field.shape[0]
+    if m == n_cells:
+        return field
+    modes = torch.fft.rfftn(field) / _to_cell_centres(m, field.device)
+    keep = (min(m, n_cells) - 1) // 2
+    result = modes.new_zeros(n_cells, n_cells, n_cells // 2 + 1)
+    low, high = slice(0, keep + 1), slice(-keep, None)
+    for x in (low, high):
+        for y in (low, high):
+            result[x, y, : keep + 1] = modes[x, y, : keep + 1]
+    result = result * _to_cell_centres(n_cells, field.device)
+    return torch.fft.irfftn(result, s=(n_cells,) * 3) * (n_cells / m) ** 3
