@@ -82,9 +82,11 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
     def _convert_operand_class_with_suitable_dtype(
         self_or_cls, target_cls: type, operand: Any, ref: Any = None
     ) -> NDData:
-        """Wrap a number, an array or a Quantity, which has no place in a box."""
+        """Wrap a number, array, Quantity or unit, which has no place in a box."""
         if isinstance(operand, GridArithmetic):
             return operand
+        if isinstance(operand, u.UnitBase):
+            operand = u.Quantity(1, operand, dtype=np.float32)
         if is_dask(operand) or isinstance(operand, u.Quantity | NDData):
             return NDDataRef(operand)
         return NDDataRef(np.asanyarray(operand, dtype=np.float32))
