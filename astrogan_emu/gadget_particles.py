@@ -101,7 +101,8 @@ class GadgetParticles:
     def cosmology(self) -> Mapping[str, float]:
         """The parameters that the header gives."""
         known = {"omega_m": self.header.omega_m, "h": self.header.h}
-        if self.header.omega_b is not None:
+        # Runs of dark matter alone say 0, whatever their transfer function had.
+        if self.header.omega_b:
             known["omega_b"] = self.header.omega_b
         return known
 

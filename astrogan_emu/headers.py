@@ -285,20 +285,16 @@ def _counts(facts: _Facts) -> tuple[int, ...]:
 
 
 def _redshift(facts: _Facts, swift: bool) -> float:
-    redshift = facts.optional("Redshift")
-    # In SWIFT's header "Time" is an age.
-    time = facts.optional("Scale-factor") if swift else facts.optional("Time")
-    if redshift is None and time is None:
-        raise SnapshotError(f"{facts.path} says neither its Redshift nor its Time")
-    if redshift is None:
-        redshift = 1 / time - 1 if time else math.inf
+    redshift = facts.required("Redshift")
     if not -1e-6 < redshift < 1e6:
         raise SnapshotError(
             f"the redshift of {facts.path} is {redshift:g}; it must not be negative"
         )
-    if time is not None and not math.isclose(time * (1 + redshift), 1, rel_tol=1e-3):
+    # In SWIFT's header "Time" is an age.
+    scale = facts.optional("Scale-factor" if swift else "Time")
+    if scale is not None and not math.isclose(scale * (1 + redshift), 1, rel_tol=1e-3):
         raise SnapshotError(
-            f"{facts.path} contradicts itself: the scale factor {time:g} does not "
+            f"{facts.path} contradicts itself: the scale factor {scale:g} does not "
             f"belong to the redshift {redshift:g}; is it a cosmological run?"
         )
     # Rounding leaves a last output at, say, z = -2e-16.

@@ -35,6 +35,12 @@ _IONISATION_TEMPERATURE = 1e4  # K
 _NEIGHBOURS = 32
 # yt's radius for the cells of moving-mesh codes, in radii of a sphere of their volume.
 _CELL_RADII = 2.0
+_PLURALS = {
+    "density": "densities",
+    "temperature": "temperatures",
+    "internal_energy": "internal energies",
+    "smoothing_length": "smoothing lengths",
+}
 # Codes wrap particles now and then, not at every step, so some lie slightly outside.
 _SLACK = 0.01
 _FILLING_COUNT = 1000
@@ -323,7 +329,7 @@ class Snapshot:
         self._check_kind("gas")
         values = self._particles.gas(quantity)
         if values is not None:
-            _check_positive(values, f"{quantity.replace('_', ' ')}s of gas", self.path)
+            _check_positive(values, f"{_PLURALS[quantity]} of gas", self.path)
         return values
 
     def _check_kind(self, kind: str) -> None:

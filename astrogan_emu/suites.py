@@ -333,15 +333,16 @@ def _ics(folder: Path) -> Path | None:
 def _checked(suite: Table, name: str, folder: Path) -> Table:
     """Return a copy of a suite with absolute paths, after looking at all of it."""
     table = Table(suite, copy=True)
-    needed = ("run", *_PATHS, *_NUMBERS, *suite_parameters(table))
+    numbers = tuple(dict.fromkeys((*_NUMBERS, *suite_parameters(table))))
+    needed = ("run", *_PATHS, *numbers)
     if missing := [column for column in needed if column not in table.colnames]:
         raise SuiteError(
             f"{name} has no column {', '.join(missing)}; a suite needs "
-            f"{', '.join(dict.fromkeys(needed))}"
+            f"{', '.join(needed)}"
         )
     if len(table) == 0:
         raise SuiteError(f"{name} has no rows")
-    for column in dict.fromkeys((*_NUMBERS, *suite_parameters(table))):
+    for column in numbers:
         table[column] = _numbers(table, column, name)
     for column in ("run", *_PATHS):
         table[column] = _texts(table, column, name)

@@ -11,6 +11,7 @@ import logging
 import math
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,8 +48,10 @@ class YtParticles:
         carry none of their own: give them
         ``parameters={"omega_matter": ..., "hubble_constant": ...,
         "current_redshift": ...}``; their lengths and densities are then physical.
+    path
+        The file, if the dataset was opened by another name.
     folder
-        A temporary folder to remove together with this object.
+        A temporary folder for yt's files, to be removed together with this object.
 
     Raises
     ------
@@ -56,11 +59,17 @@ class YtParticles:
         It is not such a dataset, or holds particles of an unknown type.
     """
 
-    def __init__(self, dataset: Any, folder: Path | None = None) -> None:
+    def __init__(
+        self, dataset: Any, path: Path | None = None, folder: Path | None = None
+    ) -> None:
         self._dataset = dataset
-        if folder is not None:
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.path = Path(str(dataset.parameter_filename))
+        self.path = path or Path(str(dataset.parameter_filename))
+        folder = folder or Path(tempfile.mkdtemp(prefix="astrogan_emu-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        # yt puts these beside the data unless it is told another place.
+        for name in ("index_filename", "kdtree_filename"):
+            if getattr(dataset, name, "") is None:
+                setattr(dataset, name, str(folder / name))
         self._check_particles()
         self.redshift, self.cosmology = self._cosmology()
         with _quiet_yt():
@@ -203,9 +212,10 @@ def open_with_yt(path: Path) -> YtParticles:
         for entry in path.parent.resolve().iterdir():
             (folder / entry.name).symlink_to(entry)
         with _quiet_yt() as yt:
-            dataset = yt.load(folder / path.name)
-            dataset.index  # noqa: B018 - building it is where damage shows
-        particles = YtParticles(dataset, folder)
+            # yt.load follows links to where they lead, the class it finds does not.
+            frontend = type(yt.load(folder / path.name))
+            dataset = frontend(str(folder / path.name))
+            particles = YtParticles(dataset, path, folder)
     except SnapshotError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -279,9 +289,9 @@ def compare_with_yt(particles: GadgetParticles) -> None:
     SnapshotUnitsError
         yt makes something else of the file.
     """
-    with _linked(particles.header.files) as first, _quiet_yt() as yt:
+    with _linked(particles.path) as link, _quiet_yt() as yt:
         try:
-            dataset = yt.load(first, **_yt_units(particles))
+            dataset = yt.load(link, **_yt_units(particles))
         except Exception as error:  # each frontend has its own
             _logger.info("yt cannot open %s: %s", particles.path, error)
             return
@@ -334,24 +344,29 @@ def _yt_units(particles: GadgetParticles) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _linked(files: tuple[Path, ...]) -> Iterator[Path]:
-    """Give yt links with plain names: it cuts names of numbered files at a dot."""
+def _linked(file: Path) -> Iterator[Path]:
+    """Give yt a link of a plain name: it takes [, ], ?, ! and * for a pattern."""
     with tempfile.TemporaryDirectory(prefix="astrogan_emu-") as folder:
-        for number, file in enumerate(files):
-            part = f".{number}" if len(files) > 1 else ""
-            (Path(folder) / f"snapshot{part}.hdf5").symlink_to(file.resolve())
-        yield Path(folder) / ("snapshot.0.hdf5" if len(files) > 1 else "snapshot.hdf5")
+        link = Path(folder) / f"snapshot{file.suffix}"
+        link.symlink_to(file.resolve())
+        yield link
 
 
 @contextlib.contextmanager
 def _quiet_yt() -> Iterator[Any]:
-    """Import yt and keep it from talking, for a while."""
+    """Import yt and keep it, its bars and its warnings silent for a while."""
     import yt
+    from yt.config import ytcfg
     from yt.utilities.logger import ytLogger
 
-    level = ytLogger.level
+    level, bars = ytLogger.level, ytcfg["yt", "suppress_stream_logging"]
     ytLogger.setLevel(logging.CRITICAL)
+    ytcfg["yt", "suppress_stream_logging"] = True
     try:
-        yield yt
+        # Frontends leave files open that are not theirs.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield yt
     finally:
         ytLogger.setLevel(level)
+        ytcfg["yt", "suppress_stream_logging"] = bars
