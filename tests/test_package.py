@@ -23,7 +23,7 @@ LAYERS = [
     *("snapshot_files", "headers", "gadget_particles", "yt_particles", "snapshots"),
     *("gadget", "parameter_files", "suites"),
     *("linking", "halos"),
-    "simulate",
+    "simulations",
     *("field_specs", "field_arithmetic", "fields"),
     "statistics",
     *("transforms", "dataset"),
