@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .errors import ParameterError
+from .matter_transfer import MatterTransfer, Scalar, as_double, one_number, parameter
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -30,11 +33,6 @@ __all__ = [
     "sigma",
     "transfer_function",
 ]
-
-Scalar: TypeAlias = "float | Tensor"
-
-# Temperature of the cosmic microwave background [2.7 K] (Fixsen 2009).
-_THETA_CMB = 2.7255 / 2.7
 
 
 def hubble(a: ArrayLike | Tensor, omega_m: ArrayLike | Tensor) -> Tensor:
@@ -52,7 +50,7 @@ def hubble(a: ArrayLike | Tensor, omega_m: ArrayLike | Tensor) -> Tensor:
     Tensor
         Double precision, the broadcast shape.
     """
-    a, omega_m = _double(a), _double(omega_m)
+    a, omega_m = _together(a, omega_m)
     return torch.sqrt(omega_m / a**3 + (1.0 - omega_m))
 
 
@@ -74,7 +72,7 @@ def growth_factor(a: ArrayLike | Tensor, omega_m: ArrayLike | Tensor) -> Tensor:
     Tensor
         Double precision, the broadcast shape.
     """
-    a, omega_m = _double(a), _double(omega_m)
+    a, omega_m = _together(a, omega_m)
     return _growth_matter_era(a, omega_m) / _growth_matter_era(
         torch.ones_like(a), omega_m
     )
@@ -100,7 +98,7 @@ def growth_rate(a: ArrayLike | Tensor, omega_m: ArrayLike | Tensor) -> Tensor:
     The logarithmic derivative of the Heath (1977) integral is
     f = Omega_m(a) (5 a / (2 D) - 3 / 2), with D -> a in the matter era.
     """
-    a, omega_m = _double(a), _double(omega_m)
+    a, omega_m = _together(a, omega_m)
     growth = _growth_matter_era(a, omega_m)
     return _matter_fraction(a, omega_m) * (2.5 * a / growth - 1.5)
 
@@ -127,7 +125,7 @@ def growth_factor_second_order(
     Tensor
         Double precision, the broadcast shape.
     """
-    a, omega_m = _double(a), _double(omega_m)
+    a, omega_m = _together(a, omega_m)
     fraction = _matter_fraction(a, omega_m)
     return -3.0 / 7.0 * growth_factor(a, omega_m) ** 2 * fraction ** (-1.0 / 143.0)
 
@@ -151,7 +149,7 @@ def growth_rate_second_order(
     Tensor
         Double precision, the broadcast shape.
     """
-    return 2.0 * _matter_fraction(_double(a), _double(omega_m)) ** (6.0 / 11.0)
+    return 2.0 * _matter_fraction(*_together(a, omega_m)) ** (6.0 / 11.0)
 
 
 def linear_power(
@@ -175,15 +173,28 @@ def linear_power(
     -------
     Tensor
         P(k) [(Mpc/h)^3], double precision, the shape of `k`.
+
+    Raises
+    ------
+    MissingParameterError
+        A parameter is absent.
+    ParameterError
+        A parameter or the redshift is not one number, or a wavenumber is negative.
+    ParameterRangeError
+        The fit to CAMB does not cover these parameters.
     """
-    k = _double(k)
-    n_s, sigma_8 = _double(parameters["n_s"]), _double(parameters["sigma_8"])
-    growth = growth_factor(1.0 / (1.0 + _double(redshift)), parameters["omega_m"])
-    unit_sigma_8 = torch.sqrt(_variance(_double(8.0), parameters))
-    amplitude = (sigma_8 * growth / unit_sigma_8) ** 2
-    positive = k > 0
+    k = _wavenumber(k)
+    transfer = MatterTransfer(parameters, k.device)
+    n_s, sigma_8, omega_m = (
+        parameter(parameters, name, k.device) for name in ("n_s", "sigma_8", "omega_m")
+    )
+    growth = growth_factor(_scale_factor(redshift, k.device), omega_m)
+    eight = torch.full((), 8.0, dtype=torch.float64, device=k.device)
+    amplitude = (sigma_8 * growth) ** 2 / _variance(eight, transfer, n_s)
+    # The gradient of k^n_s at 0 is not finite, so 0 is kept out of the power law.
+    positive = k > 0.0
     safe = torch.where(positive, k, torch.ones_like(k))
-    power = amplitude * safe**n_s * transfer_function(safe, parameters) ** 2
+    power = amplitude * safe**n_s * transfer(safe) ** 2
     return torch.where(positive, power, torch.zeros_like(power))
 
 
@@ -207,11 +218,31 @@ def sigma(
     -------
     Tensor
         Double precision, the shape of `radius`; ``sigma_8`` at 8 Mpc/h, z = 0.
+
+    Raises
+    ------
+    MissingParameterError
+        A parameter is absent.
+    ParameterError
+        A parameter or the redshift is not one number, or a radius is not positive.
+    ParameterRangeError
+        The fit to CAMB does not cover these parameters.
     """
-    radius = _double(radius)
-    growth = growth_factor(1.0 / (1.0 + _double(redshift)), parameters["omega_m"])
-    ratio = _variance(radius, parameters) / _variance(_double(8.0), parameters)
-    return _double(parameters["sigma_8"]) * growth * torch.sqrt(ratio)
+    radius = as_double(radius)
+    if not bool((radius > 0.0).all()):
+        raise ParameterError("the radius of a sphere must be positive [Mpc/h]")
+    transfer = MatterTransfer(parameters, radius.device)
+    n_s, sigma_8, omega_m = (
+        parameter(parameters, name, radius.device)
+        for name in ("n_s", "sigma_8", "omega_m")
+    )
+    growth = growth_factor(_scale_factor(redshift, radius.device), omega_m)
+    spheres = torch.cat(
+        [radius.reshape(-1), torch.full_like(radius, 8.0).reshape(-1)[:1]]
+    )
+    variance = _variance(spheres, transfer, n_s)
+    ratio = (variance[:-1] / variance[-1]).reshape(radius.shape)
+    return sigma_8 * growth * torch.sqrt(ratio)
 
 
 def transfer_function(
@@ -219,12 +250,15 @@ def transfer_function(
 ) -> Tensor:
     """Transfer function of the total matter, 1 at small k.
 
-    The fit of Eisenstein & Hu (1998), equations 2-24, with baryon wiggles.
+    A fit to CAMB without massive neutrinos, N_eff = 3.046 and T_CMB = 2.7255 K, made
+    by ``benchmarks/fit_linear_transfer.py``: a smooth fit times a tabulated ratio that
+    holds the wiggles. Beyond the table (k = 20 h/Mpc and more) the ratio continues
+    linearly in ln k.
 
     Parameters
     ----------
     k
-        Comoving wavenumber [h/Mpc], positive; any shape.
+        Comoving wavenumber [h/Mpc]; any shape.
     parameters
         ``omega_m``, ``omega_b`` and ``h``; numbers or 0-d tensors.
 
@@ -232,66 +266,39 @@ def transfer_function(
     -------
     Tensor
         Double precision, the shape of `k`.
+
+    Raises
+    ------
+    MissingParameterError
+        A parameter is absent.
+    ParameterRangeError
+        The table does not cover these parameters.
     """
-    h = _double(parameters["h"])
-    k = _double(k) * h
-    om = _double(parameters["omega_m"]) * h**2
-    ob = _double(parameters["omega_b"]) * h**2
-    fb = ob / om
-    fc = 1.0 - fb
-    theta = _THETA_CMB
-
-    z_eq = 2.50e4 * om / theta**4
-    k_eq = 7.46e-2 * om / theta**2
-    b1 = 0.313 * om**-0.419 * (1.0 + 0.607 * om**0.674)
-    b2 = 0.238 * om**0.223
-    z_d = 1291.0 * om**0.251 / (1.0 + 0.659 * om**0.828) * (1.0 + b1 * ob**b2)
-    r_d = 31.5e3 * ob / theta**4 / z_d
-    r_eq = 31.5e3 * ob / theta**4 / z_eq
-    s = (
-        2.0
-        / (3.0 * k_eq)
-        * torch.sqrt(6.0 / r_eq)
-        * torch.log(
-            (torch.sqrt(1.0 + r_d) + torch.sqrt(r_d + r_eq)) / (1.0 + torch.sqrt(r_eq))
-        )
-    )
-    k_silk = 1.6 * ob**0.52 * om**0.73 * (1.0 + (10.4 * om) ** -0.95)
-    q = k / (13.41 * k_eq)
-
-    a1 = (46.9 * om) ** 0.670 * (1.0 + (32.1 * om) ** -0.532)
-    a2 = (12.0 * om) ** 0.424 * (1.0 + (45.0 * om) ** -0.582)
-    alpha_c = a1**-fb * a2 ** -(fb**3)
-    bb1 = 0.944 / (1.0 + (458.0 * om) ** -0.708)
-    bb2 = (0.395 * om) ** -0.0266
-    beta_c = 1.0 / (1.0 + bb1 * (fc**bb2 - 1.0))
-
-    def pressureless(alpha: Scalar, beta: Scalar) -> Tensor:
-        c = 14.2 / alpha + 386.0 / (1.0 + 69.9 * q**1.08)
-        log = torch.log(math.e + 1.8 * beta * q)
-        return log / (log + c * q**2)
-
-    f = 1.0 / (1.0 + (k * s / 5.4) ** 4)
-    cold = f * pressureless(1.0, beta_c) + (1.0 - f) * pressureless(alpha_c, beta_c)
-
-    y = (1.0 + z_eq) / (1.0 + z_d)
-    root = torch.sqrt(1.0 + y)
-    g = y * (-6.0 * root + (2.0 + 3.0 * y) * torch.log((root + 1.0) / (root - 1.0)))
-    alpha_b = 2.07 * k_eq * s * (1.0 + r_d) ** -0.75 * g
-    beta_b = 0.5 + fb + (3.0 - 2.0 * fb) * torch.sqrt((17.2 * om) ** 2 + 1.0)
-    beta_node = 8.41 * om**0.435
-    shifted = k * s / (1.0 + (beta_node / (k * s)) ** 3) ** (1.0 / 3.0)
-    baryons = (
-        pressureless(1.0, 1.0) / (1.0 + (k * s / 5.2) ** 2)
-        + alpha_b / (1.0 + (beta_b / (k * s)) ** 3) * torch.exp(-((k / k_silk) ** 1.4))
-    ) * torch.sinc(shifted / math.pi)
-    return fb * baryons + fc * cold
+    k = _wavenumber(k)
+    return MatterTransfer(parameters, k.device)(k)
 
 
-def _double(value: ArrayLike | Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.to(torch.float64)
-    return torch.as_tensor(np.asarray(value, dtype=np.float64))
+def _wavenumber(k: ArrayLike | Tensor) -> Tensor:
+    k = as_double(k)
+    if not bool((k >= 0.0).all()):
+        raise ParameterError("wavenumbers must be numbers from 0 upwards [h/Mpc]")
+    return k
+
+
+def _scale_factor(redshift: Scalar, device: torch.device) -> Tensor:
+    redshift = one_number("redshift", redshift, device)
+    if not redshift.item() > -1.0:
+        raise ParameterError(f"redshift must be above -1, got {redshift.item():g}")
+    return 1.0 / (1.0 + redshift)
+
+
+def _together(
+    a: ArrayLike | Tensor, omega_m: ArrayLike | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both in double precision, on the accelerator if one of them is."""
+    a, omega_m = as_double(a), as_double(omega_m)
+    device = omega_m.device if a.device.type == "cpu" else a.device
+    return a.to(device), omega_m.to(device)
 
 
 def _matter_fraction(a: Tensor, omega_m: Tensor) -> Tensor:
@@ -316,14 +323,17 @@ def _growth_matter_era(a: Tensor, omega_m: Tensor) -> Tensor:
     return 5.0 * omega_m * a * torch.sqrt(omega_m + dark) * (integrand @ weights)
 
 
-def _variance(radius: Tensor, parameters: Mapping[str, Scalar]) -> Tensor:
-    """Variance in spheres for P = k^n_s T^2, by the trapezoidal rule in ln k."""
-    n_s = _double(parameters["n_s"])
+def _variance(radius: Tensor, transfer: MatterTransfer, n_s: Tensor) -> Tensor:
+    """Variance in spheres for P = k^n_s T^2, by the trapezoidal rule in ln k.
+
+    The integrand vanishes at both ends, so that the rule converges exponentially.
+    """
     step = 0.01
-    low, high = math.log(1e-5), math.log(100.0 / float(radius.detach().min()))
-    k = torch.exp(torch.arange(low, high, step, dtype=torch.float64))
-    k = k.to(radius.device)
-    power = k**n_s * transfer_function(k, parameters) ** 2
+    low, high = math.log(1e-5), math.log(100.0 / radius.min().item())
+    k = torch.exp(
+        torch.arange(low, high, step, dtype=torch.float64, device=radius.device)
+    )
+    power = k**n_s * transfer(k) ** 2
     window = _top_hat(k * radius[..., None])
     return (window**2 * (power * k**3)).sum(-1) * (step / (2.0 * math.pi**2))
 
