@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,17 @@ def _run_one(
     return str(row["run"])
 
 
+def _end_with_parent() -> None:
+    """Make a worker end when its parent is killed, rather than run on unseen."""
+
+    def wait() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _settings(config: SimulationConfig) -> dict[str, float]:
     """The settings that a snapshot records of its run."""
     return {
@@ -466,7 +478,9 @@ def simulate(
         unit="run",
         disable=not progress,
     ) as bar, _environment(_KEEP_MEMORY):
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+        )
         with pool:
             jobs = {}
             for row in todo:
