@@ -272,22 +272,19 @@ def from_dict(description: Mapping[str, Any]) -> Transform:
     ParameterError
         There is no transform of that name, or it does not take these numbers.
     """
-    if (
-        not isinstance(description, Mapping)
-        or description.get("name") not in TRANSFORMS
-    ):
+    name = description.get("name") if isinstance(description, Mapping) else None
+    if not isinstance(name, str) or name not in TRANSFORMS:
         raise ParameterError(
             "a transform is described by a name, one of "
             f"{', '.join(TRANSFORMS)}, and its numbers; got {description!r}"
         )
     numbers = {key: value for key, value in description.items() if key != "name"}
-    kind = TRANSFORMS[description["name"]]
+    kind = TRANSFORMS[name]
     try:
         if kind is Compose:
             numbers["steps"] = tuple(from_dict(step) for step in numbers["steps"])
         return kind(**numbers)
-    except (KeyError, TypeError) as error:
+    except (KeyError, RecursionError, TypeError) as error:
         raise ParameterError(
-            f"{description!r} does not describe a transform {description['name']}: "
-            f"{error}"
+            f"{description!r} does not describe a transform {name}: {error}"
         ) from error
