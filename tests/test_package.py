@@ -26,7 +26,7 @@ LAYERS = [
     "simulations",
     *("field_specs", "field_arithmetic", "fields"),
     "statistics",
-    *("transforms", "dataset"),
+    *("transforms", "dataset", "preparation", "multifield"),
     *("networks", "losses", "checkpoints", "training"),
     *("emulator", "batch"),
     *("yt_bridge", "yt_import", "field_description", "field_files"),
