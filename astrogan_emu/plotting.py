@@ -344,9 +344,9 @@ def _norm_for(
     if not (log or _one_sided(values)) and vmin is None and vmax is None:
         return _centred_norm(np.abs(finite))
     shown = positive if log else finite
-    low, high = np.percentile(shown, [0.5, 99.9]) if shown.size else (0.0, 1.0)
-    low = float(low) if vmin is None else vmin
-    high = float(high) if vmax is None else vmax
+    low, high = _reach(shown)
+    low = low if vmin is None else vmin
+    high = high if vmax is None else vmax
     if high <= low:
         high = low * 1.01 if low > 0 else low + 1.0
     return LogNorm(low, high) if log else Normalize(low, high)
@@ -363,10 +363,16 @@ def _centred_norm(sizes: NDArray[Any]) -> Normalize:
 
 
 def _spans_decades(positive: NDArray[Any]) -> bool:
-    if not positive.size:
-        return False
-    low, high = np.percentile(positive, [0.5, 99.9])
-    return bool(high > _SPAN_FOR_LOG * low)
+    low, high = _reach(positive)
+    return high > _SPAN_FOR_LOG * low > 0
+
+
+def _reach(values: NDArray[Any]) -> tuple[float, float]:
+    """Nearly the whole range; in small maps, all but the most extreme cell."""
+    if not values.size:
+        return 0.0, 1.0
+    low = np.percentile(values, 0.5, method="higher")
+    return float(low), float(np.percentile(values, 99.9, method="lower"))
 
 
 def _add_colour_bar(axes: Sequence[Axes], image: Any, field: GalaxyField) -> None:
