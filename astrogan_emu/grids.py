@@ -8,6 +8,7 @@ and `readout` are the differentiable torch pair that the particle-mesh code runs
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -18,11 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .errors import GridError
+from .sph import NARROWEST_KERNEL, kernel_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SCHEMES", "GridSpec", "Stencil", "paint", "readout"]
+__all__ = ["SCHEMES", "GridSpec", "Stencil", "deposit", "paint", "readout"]
 
 # Particles handled at once: the index and weight arrays of a block stay in cache.
 _BLOCK = 1 << 18
@@ -49,9 +51,13 @@ class GridSpec:
     box_size: float
 
     def __post_init__(self) -> None:
-        if self.n_cells < 2 or self.n_cells != int(self.n_cells):
+        try:
+            whole = operator.index(self.n_cells)
+        except TypeError:
+            whole = 0
+        if whole < 2:
             raise GridError(
-                f"n_cells must be a whole number of at least 2, got {self.n_cells}"
+                f"n_cells must be a whole number of at least 2, got {self.n_cells!r}"
             )
         if not (np.isfinite(self.box_size) and self.box_size > 0):
             raise GridError(
@@ -120,9 +126,15 @@ class Stencil:
         cls, positions: Tensor, n_cells: int, box_size: float, scheme: str = "cic"
     ) -> Stencil:
         """The stencil of positions of shape ``(n, 3)`` [Mpc/h]."""
-        blocks = positions.split(_BLOCK)
         return cls(
-            n_cells, tuple(_stencil(b, n_cells, box_size, scheme) for b in blocks)
+            n_cells,
+            tuple(
+                # Cells from the centre of cell 0; one contiguous row per axis.
+                _stencil(
+                    block.T.contiguous() * (n_cells / box_size) - 0.5, n_cells, scheme
+                )
+                for block in positions.split(_BLOCK)
+            ),
         )
 
     def paint(self, weights: Tensor | None = None) -> Tensor:
@@ -152,14 +164,16 @@ class Stencil:
 
 
 def _stencil(
-    positions: Tensor, n_cells: int, box_size: float, scheme: str
+    u: Tensor, n_cells: int, scheme: str
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Flat cell index and weight of every particle, one pair per stencil point."""
-    # Distance from the centre of cell 0, in cells; one contiguous row per axis.
-    u = positions.T.contiguous() * (n_cells / box_size) - 0.5
+    """Flat cell index and weight of every particle, one pair per stencil point.
+
+    `u` counts cells from the centre of cell 0, shape ``(3, n)``.
+    """
     first, weights = SCHEMES[scheme](u)
+    first = first.int() if n_cells**3 < 2**31 else first.long()
     order = range(len(weights))
-    cells = [torch.remainder(first.int() + offset, n_cells) for offset in order]
+    cells = [torch.remainder(first + offset, n_cells) for offset in order]
     pairs = []
     for i, j in product(order, order):
         row = (cells[i][0] * n_cells + cells[j][1]) * n_cells
@@ -219,3 +233,138 @@ def readout(
         Shape ``(n,)``.
     """
     return Stencil.of(positions, field.shape[0], box_size, scheme).readout(field)
+
+
+def deposit(
+    positions: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    grid: GridSpec,
+    scheme: str = "cic",
+    smoothing_lengths: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Sum of particle weights in each cell of a grid.
+
+    Nothing is lost or made: the cells add up to the weights, to rounding.
+
+    Parameters
+    ----------
+    positions
+        Comoving, shape ``(n, 3)`` [Mpc/h]; any finite value, wrapped into the box.
+    weights
+        What each particle brings, shape ``(n,)``, or ``(n, c)`` for `c` fields at
+        once; one each if not given.
+    grid
+        Where to.
+    scheme
+        ``"ngp"``, ``"cic"`` or ``"tsc"`` (nearest cell, cloud in cell, triangular
+        cloud), or ``"sph"``: the cubic spline kernel of each particle at the cells'
+        centres, normalised to add up to one over them. Kernels of a radius below 1.5
+        cells are not resolved; their particles are deposited by ``"cic"``, which is
+        as wide and as smooth as the narrowest kernel used.
+    smoothing_lengths
+        For ``"sph"`` alone: radius at which each kernel falls to zero, comoving, from
+        0 to half the box, shape ``(n,)`` [Mpc/h].
+
+    Returns
+    -------
+    cells
+        Shape ``(n_cells, n_cells, n_cells)``, or ``(c, n_cells, n_cells, n_cells)``
+        for weights of shape ``(n, c)``. Divided by ``grid.cell_volume`` it is a
+        density.
+
+    Raises
+    ------
+    GridError
+        If the scheme is unknown, the arrays do not match, hold values that are not
+        finite, or a smoothing length is missing, negative or above half the box.
+    """
+    if scheme not in (*SCHEMES, "sph"):
+        raise GridError(
+            f"there is no scheme {scheme!r}; choose {', '.join(SCHEMES)} or sph"
+        )
+    places = _finite_array(positions, "positions")
+    if places.ndim != 2 or places.shape[1] != 3:
+        raise GridError(f"positions must have the shape (n, 3), got {places.shape}")
+    n = len(places)
+    shares = np.ones(n) if weights is None else _finite_array(weights, "weights")
+    if shares.ndim not in (1, 2) or len(shares) != n:
+        raise GridError(
+            f"weights of {n} particles must have the shape ({n},) or ({n}, fields), "
+            f"got {shares.shape}"
+        )
+    columns = torch.from_numpy(shares.reshape(n, -1).T.copy())
+    cells = torch.zeros(len(columns), grid.n_cells**3, dtype=torch.float64)
+    # Cells from the centre of cell 0; wrapped, so that no index overflows.
+    u = torch.from_numpy(np.mod(places, grid.box_size)) / grid.cell_size - 0.5
+    if scheme == "sph":
+        radii = _radii(smoothing_lengths, n, grid)
+        wide = radii >= NARROWEST_KERNEL
+        _add_points(cells, u[~wide], columns[:, ~wide], grid.n_cells, "cic")
+        _add_kernels(cells, u[wide], radii[wide], columns[:, wide], grid.n_cells)
+    elif smoothing_lengths is not None:
+        raise GridError(
+            f"scheme {scheme!r} takes no smoothing_lengths; choose scheme='sph' or "
+            "leave them out"
+        )
+    else:
+        _add_points(cells, u, columns, grid.n_cells, scheme)
+    field = cells.reshape(-1, *grid.shape).numpy()
+    return field if shares.ndim == 2 else field[0]
+
+
+def _add_points(
+    cells: Tensor, u: Tensor, columns: Tensor, n_cells: int, scheme: str
+) -> None:
+    """Add particles by an assignment scheme; see `_stencil`."""
+    for block, own in zip(u.split(_BLOCK), columns.split(_BLOCK, 1), strict=True):
+        for index, share in _stencil(block.T.contiguous(), n_cells, scheme):
+            for field, column in zip(cells, own, strict=True):
+                field.index_add_(0, index, share * column)
+
+
+def _add_kernels(
+    cells: Tensor, u: Tensor, radii: Tensor, columns: Tensor, n_cells: int
+) -> None:
+    """Add particles by their own kernels."""
+    for particles, index, share in kernel_shares(u, radii, n_cells):
+        for field, column in zip(cells, columns, strict=True):
+            own = share * column[particles, None]
+            field.index_add_(0, index.flatten(), own.flatten())
+
+
+def _radii(lengths: ArrayLike | None, n: int, grid: GridSpec) -> Tensor:
+    """Checked kernel radii, shape ``(n,)`` [cells]."""
+    if lengths is None:
+        raise GridError(
+            "scheme 'sph' needs smoothing_lengths, the radius at which the kernel of "
+            "each particle falls to zero [Mpc/h]"
+        )
+    radii = _finite_array(lengths, "smoothing lengths")
+    if radii.shape != (n,):
+        raise GridError(
+            f"smoothing lengths of {n} particles must have the shape ({n},), got "
+            f"{radii.shape}"
+        )
+    if n and radii.min() < 0:
+        raise GridError(
+            f"{np.count_nonzero(radii < 0)} of {n} smoothing lengths are negative"
+        )
+    half = grid.box_size / 2
+    if n and radii.max() > half:
+        raise GridError(
+            f"{np.count_nonzero(radii > half)} of {n} smoothing lengths exceed half "
+            f"the box, {half:g} Mpc/h; are they in Mpc/h"
+        )
+    return torch.from_numpy(radii / grid.cell_size)
+
+
+def _finite_array(values: ArrayLike, label: str) -> NDArray[np.float64]:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GridError(f"{label} must be an array of real numbers: {error}") from error
+    # The sum is finite in the good case, and needs no array of its own.
+    if not np.isfinite(array.sum()) and (bad := np.count_nonzero(~np.isfinite(array))):
+        raise GridError(f"{bad} of {array.size} {label} are not finite")
+    return array

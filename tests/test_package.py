@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.glob("*.py"))
 LAYERS = [
     *("errors", "_optional", "_files"),
     *("_parameter_input", "parameters"),
-    *("geometry", "grids", "periodic"),
+    *("geometry", "sph", "grids", "periodic"),
     *("noise", "linear_theory", "initial_conditions"),
     "particle_mesh",
     *("snapshot_files", "headers", "gadget_particles", "yt_particles", "snapshots"),
