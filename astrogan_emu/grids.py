@@ -293,7 +293,8 @@ def deposit(
             f"weights of {n} particles must have the shape ({n},) or ({n}, fields), "
             f"got {shares.shape}"
         )
-    columns = torch.from_numpy(shares.reshape(n, -1).T.copy())
+    by_field = shares if shares.ndim == 2 else shares[:, None]
+    columns = torch.from_numpy(by_field.T.copy())
     cells = torch.zeros(len(columns), grid.n_cells**3, dtype=torch.float64)
     # Cells from the centre of cell 0; wrapped, so that no index overflows.
     u = torch.from_numpy(np.mod(places, grid.box_size)) / grid.cell_size - 0.5
