@@ -24,7 +24,7 @@ from .sph import NARROWEST_KERNEL, kernel_shares
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SCHEMES", "GridSpec", "Stencil", "deposit", "paint", "readout"]
+__all__ = ["GridSpec", "SCHEMES", "Stencil", "deposit", "paint", "readout"]
 
 # Particles handled at once: the index and weight arrays of a block stay in cache.
 _BLOCK = 1 << 18
