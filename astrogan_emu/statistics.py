@@ -1,10 +1,11 @@
-"""Summary statistics of periodic fields: spectra and the one-point distribution.
+"""Summary statistics of periodic fields: power spectra and what follows from them.
 
 Every function takes a NumPy array, a torch tensor or a `GalaxyField`, in two or three
 dimensions and with any leading (batch, channel) axes. A tensor gives tensors back and
 keeps gradients; anything else is measured in float64 and gives arrays. Nothing here
 corrects for the mass-assignment window or shot noise: fields are compared on the same
-grid. Bispectra are in `bispectrum`; peaks, voids and topology in `morphology`.
+grid. One-point statistics are in `distributions`, three-point ones in `bispectrum`,
+peaks, voids and topology in `morphology`.
 """
 
 from __future__ import annotations
