@@ -87,13 +87,15 @@ def from_yt(
     source = _Source(ds, field, scheme)
     grid = GridSpec(n_cells, source.width * known["h"])
     density_like = source.kind in _TOTALS
-    total = np.zeros(grid.shape)
-    measure = np.zeros(grid.shape)
+    total, measure = np.zeros((2, *grid.shape))
     for positions, values, weights, how in source.pieces(grid, known["h"]):
-        amount = values if density_like else values * weights
-        total += deposit(positions, amount, grid=grid, **how)
-        if not density_like:
-            measure += deposit(positions, weights, grid=grid, **how)
+        if density_like:
+            total += deposit(positions, values, grid=grid, **how)
+        else:
+            both = np.stack([values * weights, weights], axis=-1)
+            sums = deposit(positions, both, grid=grid, **how)
+            total += sums[0]
+            measure += sums[1]
     if density_like:
         total /= (grid.cell_size / known["h"]) ** 3
         unit = _PER_VOLUME if source.counts else u.Msun * _PER_VOLUME
