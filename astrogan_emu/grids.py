@@ -141,14 +141,10 @@ class Stencil:
         """Sum of particle weights in each cell; see `paint`."""
         like = self.blocks[0][0][1]
         total = torch.zeros(self.n_cells**3, dtype=like.dtype, device=like.device)
-        shares = (
-            [None] * len(self.blocks) if weights is None else weights.split(_BLOCK)
-        )
+        shares = [None] * len(self.blocks) if weights is None else weights.split(_BLOCK)
         for block, own in zip(self.blocks, shares, strict=True):
             for cell, share in block:
-                total = total.index_add_(
-                    0, cell, share if own is None else share * own
-                )
+                total = total.index_add_(0, cell, share if own is None else share * own)
         return total.reshape((self.n_cells,) * 3)
 
     def readout(self, field: Tensor) -> Tensor:
@@ -163,9 +159,7 @@ class Stencil:
         return torch.cat(parts)
 
 
-def _stencil(
-    u: Tensor, n_cells: int, scheme: str
-) -> tuple[tuple[Tensor, Tensor], ...]:
+def _stencil(u: Tensor, n_cells: int, scheme: str) -> tuple[tuple[Tensor, Tensor], ...]:
     """Flat cell index and weight of every particle, one pair per stencil point.
 
     `u` counts cells from the centre of cell 0, shape ``(3, n)``.

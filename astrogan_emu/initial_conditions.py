@@ -247,7 +247,9 @@ def linear_field_from_velocities(
     components = wavenumbers(n_cells, box_size, device=positions.device)
     modes = torch.zeros(1)
     for axis, k in enumerate(components):
-        weights = velocities[:, axis] if masses is None else velocities[:, axis] * masses
+        weights = (
+            velocities[:, axis] if masses is None else velocities[:, axis] * masses
+        )
         mean = paint(positions, n_cells, box_size, weights) / mass
         k = torch.where(k > n_half, 0, k)
         modes = modes - 1j * k * torch.fft.rfftn(mean)

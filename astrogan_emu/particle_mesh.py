@@ -93,12 +93,18 @@ def _acceleration(positions: Tensor, kernel: Tensor, box_size: float) -> Tensor:
     step = 12 * box_size / n_mesh
     slopes = []
     for axis in range(3):
-        ends = [potential.narrow(axis, n_mesh - 2, 2), potential, potential.narrow(axis, 0, 2)]
+        ends = [
+            potential.narrow(axis, n_mesh - 2, 2),
+            potential,
+            potential.narrow(axis, 0, 2),
+        ]
         padded = torch.cat(ends, axis)
         shifted = [padded.narrow(axis, offset, n_mesh) for offset in (0, 1, 3, 4)]
         near = torch.sub(shifted[2], shifted[1])
         far = torch.sub(shifted[3], shifted[0])
-        slopes.append(stencil.readout(torch.sub(near * (8 / step), far, alpha=1 / step)))
+        slopes.append(
+            stencil.readout(torch.sub(near * (8 / step), far, alpha=1 / step))
+        )
     return torch.stack(slopes, -1)
 
 

@@ -53,7 +53,7 @@ _CRITICAL_DENSITY = 2.77536627e11
 
 # glibc returns large blocks to the system at once; a run that keeps them is twice as
 # fast. Read at the start of a process, so it is set for the workers only.
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "68719476736",
     "MALLOC_TOP_PAD_": "268435456",
@@ -316,7 +316,7 @@ def _run_one(
     return str(row["run"])
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Make a worker end when its parent is killed, rather than run on unseen."""
 
     def wait() -> None:
@@ -405,7 +405,7 @@ def _check_same(design: Table, config: SimulationConfig, folder: Path) -> None:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment variables for the processes started meanwhile."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
@@ -477,9 +477,9 @@ def simulate(
         desc="simulate",
         unit="run",
         disable=not progress,
-    ) as bar, _environment(_KEEP_MEMORY):
+    ) as bar, environment(KEEP_MEMORY):
         pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+            workers, mp_context=get_context("spawn"), initializer=end_with_parent
         )
         with pool:
             jobs = {}

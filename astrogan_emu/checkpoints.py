@@ -1,0 +1,320 @@
+"""Models on disk: one safetensors file with all that is needed to use it.
+
+The weights are tensors; everything else is JSON in the file's metadata. Nothing is
+unpickled, so a file from anywhere can be opened: what does not fit is refused with a
+`CheckpointError` that names the file and the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ._files import atomic_path, sha256_of
+from .errors import AstroganError, CheckpointError
+from .generators import FieldGenerator, FieldHead, GeneratorConfig
+from .networks import NetworkConfig
+from .parameters import ParameterSpace
+
+__all__ = [
+    "BaseSettings",
+    "Model",
+    "ModelCard",
+    "read_model",
+    "read_tensors",
+    "write_model",
+    "write_tensors",
+]
+
+_FORMAT = "astrogan_emu model"
+_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How the base under the generator is made.
+
+    Parameters
+    ----------
+    n_steps
+        Particle-mesh steps from the start to the field's redshift.
+    mesh_factor
+        Cells of the force mesh for each cell of the field, along one side.
+    start_redshift
+        Of the second-order Lagrangian start.
+    """
+
+    n_steps: int = 5
+    mesh_factor: int = 1
+    start_redshift: float = 9.0
+
+    def __post_init__(self) -> None:
+        if self.n_steps < 1 or self.mesh_factor < 1 or self.start_redshift <= 0:
+            raise CheckpointError(
+                "n_steps and mesh_factor must be at least 1 and start_redshift "
+                f"positive, got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, beside its weights.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    space
+        Parameters and their trained ranges.
+    redshifts
+        Lowest and highest trained redshift.
+    cell_size
+        Comoving side of a cell [Mpc/h].
+    n_cells
+        Cells per side of the training boxes.
+    base
+        How the base is made.
+    units
+        Unit of each field, as a string.
+    training_set
+        SHA-256 of the training set's content.
+    scores
+        Validation scores, by name.
+    provenance
+        Anything else worth knowing: versions, configuration of the training.
+    """
+
+    name: str
+    space: ParameterSpace
+    redshifts: tuple[float, float]
+    cell_size: float
+    n_cells: int
+    base: BaseSettings
+    units: Mapping[str, str]
+    training_set: str = ""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator, ready to use, and its card.
+
+    Parameters
+    ----------
+    generator
+        With its weights, in evaluation mode.
+    card
+        What it is.
+    path, sha256
+        Of the file it came from.
+    """
+
+    generator: FieldGenerator
+    card: ModelCard
+    path: Path
+    sha256: str
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write tensors and JSON values to one safetensors file, atomically.
+
+    Parameters
+    ----------
+    path
+        File to write; replaced if it exists.
+    tensors
+        By name.
+    metadata
+        JSON-able values by name.
+    """
+    text = {key: json.dumps(value) for key, value in metadata.items()}
+    ready = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
+    }
+    with atomic_path(path) as partial:
+        save_file(ready, partial, metadata=text)
+
+
+def read_tensors(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    tensors, metadata
+        By name.
+
+    Raises
+    ------
+    CheckpointError
+        If the file does not exist, is truncated, is of another format (a pickle in
+        disguise, say), or its metadata is not JSON.
+    """
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise CheckpointError(f"{name} does not exist or is not a file")
+    try:
+        with safe_open(name, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{name} is not a complete safetensors file ({error}); models are stored "
+            "as safetensors only, never as pickles"
+        ) from error
+    try:
+        return tensors, {key: json.loads(text) for key, text in metadata.items()}
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"the metadata of {name} is not JSON: {error}") from error
+
+
+def write_model(
+    path: str | os.PathLike[str], generator: FieldGenerator, card: ModelCard
+) -> None:
+    """Write a model.
+
+    Parameters
+    ----------
+    path
+        File to write; replaced if it exists.
+    generator
+        Its weights are stored as float32.
+    card
+        What it is.
+    """
+    described = {
+        **{
+            name: value
+            for name, value in vars(card).items()
+            if name not in ("space", "base")
+        },
+        "space": card.space.to_dict(),
+        "base": asdict(card.base),
+    }
+    metadata = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "generator": asdict(generator.config),
+        "card": described,
+    }
+    write_tensors(path, generator.state_dict(), metadata)
+
+
+def read_model(path: str | os.PathLike[str]) -> Model:
+    """Read a model.
+
+    Parameters
+    ----------
+    path
+        A file of `write_model`.
+
+    Returns
+    -------
+    Model
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not a whole model: see `read_tensors`; or a setting or weight
+        is missing, superfluous, not finite or of another shape than the settings say.
+    """
+    name = os.fspath(path)
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{name} is a safetensors file, but not a model of this package; its "
+            f"format is {metadata.get('format')!r}, not {_FORMAT!r}"
+        )
+    if metadata.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{name} has model version {metadata.get('version')!r}; this release reads "
+            f"version {_VERSION!r}: use the release that wrote it"
+        )
+    try:
+        config = _generator_config(metadata["generator"])
+        card = _card(metadata["card"])
+        with torch.device("meta"):
+            expected = FieldGenerator(config).state_dict()
+    except (KeyError, TypeError, ValueError, AttributeError, AstroganError) as error:
+        raise CheckpointError(
+            f"the settings of {name} cannot be understood: {error!r}"
+        ) from error
+    check_weights(name, tensors, expected)
+    generator = FieldGenerator(config)
+    generator.load_state_dict(tensors)
+    return Model(generator.eval().requires_grad_(False), card, Path(path), sha256_of(path))
+
+
+def check_weights(
+    name: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Refuse weights that do not fit a network.
+
+    Parameters
+    ----------
+    name
+        Of the file, for the message.
+    tensors, expected
+        What there is, and what there should be.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first weight that is missing, superfluous, misshapen or not finite.
+    """
+    if missing := sorted(set(expected) - set(tensors)):
+        raise CheckpointError(f"{name} has no weight {missing[0]!r}")
+    if extra := sorted(set(tensors) - set(expected)):
+        raise CheckpointError(f"{name} has an unknown weight {extra[0]!r}")
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"weight {key!r} of {name} has shape {tuple(tensor.shape)}; the "
+                f"settings say {tuple(expected[key].shape)}"
+            )
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"weight {key!r} of {name} is not finite numbers")
+
+
+def _generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
+    values = dict(values)
+    network = dict(values.pop("network"))
+    for key in ("widths", "critic_widths"):
+        network[key] = tuple(network[key])
+        if max(network[key]) > 4096 or len(network[key]) > 12:
+            raise CheckpointError(f"{key} {network[key]} is beyond reason")
+    if max(network["style"], network["n_conditions"], network["out_channels"]) > 4096:
+        raise CheckpointError("the network is beyond reason")
+    heads = tuple(FieldHead(**head) for head in values.pop("heads"))
+    return GeneratorConfig(NetworkConfig(**network), heads, **values)
+
+
+def _card(values: Mapping[str, Any]) -> ModelCard:
+    values = dict(values)
+    space = ParameterSpace.from_dict(values.pop("space"))
+    base = BaseSettings(**values.pop("base"))
+    low, high = values.pop("redshifts")
+    return ModelCard(
+        space=space, base=base, redshifts=(float(low), float(high)), **values
+    )

@@ -1,0 +1,57 @@
+"""What the networks are told about a field: parameters and redshift as numbers.
+
+The features are the unit-cube parameters, the scale factor, and, where the parameters
+allow, the two numbers that set the state of structure at any redshift: the amplitude
+sigma_8 D(z) and Omega_m(z). Which parameters exist is the `ParameterSpace`'s to say.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .linear_theory import growth_factor, hubble
+from .parameters import ParameterSpace
+
+__all__ = ["condition_length", "conditions"]
+
+
+def condition_length(space: ParameterSpace) -> int:
+    """Number of features that `conditions` makes for a parameter space."""
+    return len(space) + 1 + ("omega_m" in space) + ("sigma_8" in space)
+
+
+def conditions(
+    space: ParameterSpace, parameters: ArrayLike, redshift: ArrayLike
+) -> Tensor:
+    """Features of order one for each sample.
+
+    Parameters
+    ----------
+    space
+        Names, order and ranges of the parameters.
+    parameters
+        In the order of `space`, shape ``(batch, n_parameters)``.
+    redshift
+        Shape ``(batch,)``.
+
+    Returns
+    -------
+    Tensor
+        Float32, shape ``(batch, condition_length(space))``.
+    """
+    values = np.atleast_2d(np.asarray(parameters, dtype=float))
+    a = 1 / (1 + torch.as_tensor(np.atleast_1d(redshift), dtype=torch.float64))
+    features = [torch.as_tensor(2 * space.to_unit(values) - 1), 2 * a[:, None] - 1]
+    columns = dict(zip(space.names, torch.as_tensor(values).unbind(1), strict=True))
+    # Without a varying omega_m its growth is that of a standard universe.
+    omega_m = columns.get("omega_m", torch.full_like(a, 0.3))
+    if "omega_m" in columns:
+        fraction = omega_m / (a**3 * hubble(a, omega_m) ** 2)
+        features.append(2 * fraction[:, None] - 1)
+    if "sigma_8" in columns:
+        amplitude = columns["sigma_8"] * growth_factor(a, omega_m)
+        features.append(torch.log(amplitude)[:, None] + 0.7)
+    return torch.cat(features, 1).float()

@@ -1,0 +1,235 @@
+"""From base density to physical fields: what surrounds the U-Net.
+
+A `FieldGenerator` transforms the base, lets the network correct it, returns to
+physical units, keeps the base's large scales and makes the mean of conserved fields
+exact. Everything needed to rebuild it is its `GeneratorConfig` and its weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import GridError, TrainingError
+from .networks import NetworkConfig, UNet
+
+__all__ = ["FieldGenerator", "FieldHead", "GeneratorConfig"]
+
+# Sharpness of the soft floor that keeps fields positive, in transformed units.
+_FLOOR = 10.0
+
+
+@dataclass(frozen=True)
+class FieldHead:
+    """How one field leaves the network.
+
+    The network works on log(1 + value / scale).
+
+    Parameters
+    ----------
+    name
+        The field.
+    scale
+        Of the logarithm, in the field's unit.
+    conserved
+        The field is a ratio to the mean: it starts from the base, keeps the base's
+        large scales, and its mean is exactly 1.
+    start
+        Transformed value from which a field that is not conserved starts.
+
+    Raises
+    ------
+    TrainingError
+        If `scale` is not positive.
+    """
+
+    name: str
+    scale: float
+    conserved: bool
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise TrainingError(
+                f"the scale of {self.name} must be positive, got {self.scale}"
+            )
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Everything that turns weights into a generator.
+
+    Parameters
+    ----------
+    network
+        Shapes of the networks.
+    heads
+        One for each field, in the order of the channels.
+    base_scale
+        Scale of the logarithm of the base.
+    base_mean, base_std
+        Of the transformed base over the training set.
+    keep_scale
+        Standard deviation of the Gaussian above which the base's density is kept, in
+        cells; 0 keeps nothing but the mean.
+    """
+
+    network: NetworkConfig
+    heads: tuple[FieldHead, ...]
+    base_scale: float = 0.2
+    base_mean: float = 0.0
+    base_std: float = 1.0
+    keep_scale: float = 6.4
+    version: int = field(default=1)
+
+    def __post_init__(self) -> None:
+        if len(self.heads) != self.network.out_channels:
+            raise TrainingError(
+                f"{len(self.heads)} heads cannot serve "
+                f"{self.network.out_channels} output channels"
+            )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, in the order of the channels."""
+        return tuple(head.name for head in self.heads)
+
+
+class FieldGenerator(nn.Module):
+    """The conditional generator in physical units.
+
+    Parameters
+    ----------
+    config
+        Its shapes and scales.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = UNet(config.network)
+
+    def forward(
+        self, base: Tensor, conditions: Tensor, noise: list[Tensor] | None
+    ) -> Tensor:
+        """Fields for a base.
+
+        Parameters
+        ----------
+        base
+            Density ratio, shape ``(batch, in_channels, n, ...)``; channel 0 is the
+            matter density that conserved fields start from.
+        conditions
+            Shape ``(batch, n_conditions)``.
+        noise
+            As `draw_noise` makes it, or none for a network without noise.
+
+        Returns
+        -------
+        Tensor
+            Physical values, shape ``(batch, n_fields, n, ...)``.
+
+        Raises
+        ------
+        GridError
+            If the cells per side are not a multiple of ``network.multiple``.
+        """
+        self.check_size(base.shape[-1])
+        config = self.config
+        latent = torch.log1p(base / config.base_scale)
+        x = (latent - config.base_mean) / config.base_std
+        correction = self.network(x, conditions, noise)
+        fields = []
+        for channel, head in enumerate(config.heads):
+            if head.conserved:
+                start = torch.log1p(base[:, 0] / head.scale)
+            else:
+                start = torch.full_like(base[:, 0], head.start)
+            value = F.softplus(start + correction[:, channel], beta=_FLOOR)
+            value = head.scale * torch.expm1(value)
+            if head.conserved:
+                value = self._conserve(value, base[:, 0])
+            fields.append(value)
+        return torch.stack(fields, 1)
+
+    def check_size(self, n_cells: int) -> None:
+        """Refuse a grid that the network cannot halve often enough."""
+        multiple = self.config.network.multiple
+        if n_cells % multiple:
+            raise GridError(
+                f"n_cells must be a multiple of {multiple} for this model, got "
+                f"{n_cells}; the nearest are {n_cells // multiple * multiple} and "
+                f"{-(-n_cells // multiple) * multiple}"
+            )
+
+    def _conserve(self, value: Tensor, base: Tensor) -> Tensor:
+        """Keep the base's large scales, and a mean of exactly 1."""
+        if self.config.keep_scale > 0:
+            smooth = _smooth(torch.stack([base, value], 1), self.config.keep_scale)
+            value = value * (smooth[:, 0] / smooth[:, 1])
+        axes = tuple(range(1, value.ndim))
+        return value / value.mean(axes, keepdim=True)
+
+    def to_latent(self, fields: Tensor) -> Tensor:
+        """Physical fields on the network's logarithmic scale, as the critic sees them.
+
+        Parameters
+        ----------
+        fields
+            Shape ``(batch, n_fields, n, ...)``.
+
+        Returns
+        -------
+        Tensor
+            The same shape.
+        """
+        scales = fields.new_tensor([head.scale for head in self.config.heads])
+        return torch.log1p(fields / scales.view(1, -1, *(1,) * (fields.ndim - 2)))
+
+    def draw_noise(
+        self, batch: int, n_cells: int, generator: torch.Generator
+    ) -> list[Tensor]:
+        """Fresh noise maps for training, float32 on the generator's device.
+
+        Parameters
+        ----------
+        batch, n_cells
+            Of the fields to make.
+        generator
+            Source of the numbers.
+
+        Returns
+        -------
+        list of Tensor
+            One for each of ``network.noise_levels``.
+        """
+        n_dim = self.config.network.n_dim
+        return [
+            torch.randn(
+                (batch, 1, *(n_cells >> level,) * n_dim),
+                generator=generator,
+                device=generator.device,
+            )
+            for level in self.network.noise_levels
+        ]
+
+
+def _smooth(values: Tensor, scale: float) -> Tensor:
+    """Gaussian smoothing on a torus over the axes after the first two; scale in cells."""
+    n_dim = values.ndim - 2
+    sizes: Sequence[int] = values.shape[2:]
+    axes = tuple(range(2, values.ndim))
+    kernel = values.new_ones(())
+    for axis, size in enumerate(sizes):
+        make = torch.fft.rfftfreq if axis == n_dim - 1 else torch.fft.fftfreq
+        k = 2 * math.pi * make(size, device=values.device, dtype=values.dtype)
+        shape = [1] * n_dim
+        shape[axis] = -1
+        kernel = kernel * torch.exp(-0.5 * (k * scale) ** 2).view(shape)
+    modes = torch.fft.rfftn(values, dim=axes) * kernel
+    return torch.fft.irfftn(modes, s=tuple(sizes), dim=axes)

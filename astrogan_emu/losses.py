@@ -1,0 +1,139 @@
+"""Losses of the conditional GAN: pure functions of fields and scores.
+
+The paired ones compare a generated field with the simulation of the same phases: cell
+by cell on the logarithmic scale, and mode by mode in the power spectrum and the
+correlation coefficient. The adversarial one is relativistic (Jolicoeur-Martineau 2019)
+with the gradient penalty of Mescheder et al. (2018) on real and generated fields.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "gradient_penalty",
+    "paired_loss",
+    "relativistic_loss",
+    "spectral_losses",
+]
+
+
+def relativistic_loss(winner_scores: Tensor, loser_scores: Tensor) -> Tensor:
+    """How far the winner is from outscoring its partner.
+
+    Parameters
+    ----------
+    winner_scores, loser_scores
+        Scores of paired samples, any shape.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+    """
+    return F.softplus(loser_scores - winner_scores).mean()
+
+
+def gradient_penalty(scores: Tensor, fields: Tensor) -> Tensor:
+    """Squared gradient of the critic at its input, per cell (Mescheder et al. 2018).
+
+    Parameters
+    ----------
+    scores
+        Of shape ``(batch, n_scales)``.
+    fields
+        The critic's input, which requires a gradient, shape ``(batch, channels, ...)``.
+
+    Returns
+    -------
+    Tensor
+        Scalar, for a field of unit cells: the sum over cells times their number, so
+        that its size does not depend on the grid.
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), fields, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean() * fields[0, 0].numel()
+
+
+def paired_loss(latent: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference on the logarithmic scale.
+
+    Parameters
+    ----------
+    latent, target
+        Transformed fields, shape ``(batch, channels, ...)``.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+    """
+    return (latent - target).abs().mean()
+
+
+@lru_cache(maxsize=8)
+def _shells(n: int, n_dim: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Bin of each `rfftn` mode, its weight, and modes per bin, up to Nyquist.
+
+    Bins are one fundamental wide; modes beyond the Nyquist frequency share a last bin
+    that is not used.
+    """
+    full = torch.fft.fftfreq(n, 1 / n, device=device)
+    half = torch.arange(n // 2 + 1, device=device, dtype=full.dtype)
+    squared = half**2
+    for _ in range(n_dim - 1):
+        squared = full.view(-1, *(1,) * squared.ndim) ** 2 + squared
+    shell = torch.clamp(torch.sqrt(squared).round().long(), max=n // 2 + 1)
+    weight = torch.where((half > 0) & (half < n / 2), 2.0, 1.0).expand_as(squared)
+    shell, weight = shell.reshape(-1), weight.reshape(-1).contiguous()
+    count = torch.zeros(n // 2 + 2, device=device).index_add_(0, shell, weight)
+    return shell, weight, count
+
+
+def _binned(products: Tensor, n: int, n_dim: int) -> Tensor:
+    """Shell averages of ``(batch, channels, modes)``, for shells 1 to n / 2."""
+    shell, weight, count = _shells(n, n_dim, str(products.device))
+    sums = products.new_zeros(*products.shape[:2], len(count))
+    sums = sums.index_add(2, shell, products * weight)
+    return (sums / count)[..., 1 : n // 2 + 1]
+
+
+def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Misfits of the power spectrum and of the correlation with the target.
+
+    Parameters
+    ----------
+    fields, target
+        Physical fields of the same phases, shape ``(batch, channels, n, ...)``.
+
+    Returns
+    -------
+    power
+        Mean squared ln(P / P_target) over samples, channels and shells up to the
+        Nyquist frequency, evenly in ln k.
+    decorrelation
+        Mean of 1 - r(k), likewise.
+    """
+    n, n_dim = fields.shape[-1], fields.ndim - 2
+    axes = tuple(range(2, fields.ndim))
+    a = torch.fft.rfftn(fields.float(), dim=axes).flatten(2)
+    b = torch.fft.rfftn(target.float(), dim=axes).flatten(2)
+    power_a = _binned(a.real**2 + a.imag**2, n, n_dim)
+    power_b = _binned(b.real**2 + b.imag**2, n, n_dim)
+    cross = _binned(a.real * b.real + a.imag * b.imag, n, n_dim)
+    # A field may be empty; then its power is 0 and tells nothing.
+    tiny = 1e-12 * power_b.mean(-1, keepdim=True) + torch.finfo(power_b.dtype).tiny
+    log_ratio = torch.log((power_a + tiny) / (power_b + tiny))
+    r = cross / torch.sqrt((power_a + tiny) * (power_b + tiny))
+    shells = torch.arange(1, power_a.shape[-1] + 1, device=fields.device)
+    weight = 1 / shells
+    weight = weight / weight.sum()
+    # Long modes are few and kept by construction; a shell of them is mostly noise.
+    return (
+        (log_ratio.clamp(-4, 4).square() * weight).sum(-1).mean(),
+        ((1 - r) * weight).sum(-1).mean(),
+    )
+
