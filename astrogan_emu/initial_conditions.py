@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import GridError
-from .grids import paint
+from .grids import GridSpec, paint
 from .linear_theory import growth_factor, growth_rate, hubble, linear_power
 from .noise import white_noise_modes
 
@@ -73,6 +73,7 @@ def linear_field(
     fixed: bool = False,
     paired: bool = False,
     power: Callable[[Tensor], Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Gaussian random linear overdensity at redshift 0; differentiable.
@@ -92,28 +93,33 @@ def linear_field(
     power
         Linear power at redshift 0 [(Mpc/h)^3] as a function of k [h/Mpc]; that of
         `parameters` if not given.
+    dtype
+        Of the field.
     device
         Where the field is made.
 
     Returns
     -------
     Tensor
-        Shape ``(n_cells, n_cells, n_cells)``, float32, mean 0.
+        Shape ``(n_cells, n_cells, n_cells)``, mean 0.
 
     Raises
     ------
     GridError
-        If the grid is too small or `power` returns a non-finite or negative value.
+        If there is no such grid or `power` returns a non-finite or negative value.
     """
-    grid_power = _power_of_modes(parameters, n_cells, box_size, power, device)
-    modes = white_noise_modes(seed, n_cells, fixed=fixed, device=device)
+    GridSpec(n_cells, box_size)
+    grid_power = _power_of_modes(parameters, n_cells, box_size, power, dtype, device)
+    modes = white_noise_modes(seed, n_cells, fixed=fixed, dtype=dtype, device=device)
     modes = modes * torch.sqrt(grid_power / box_size**3) * float(n_cells) ** 3
-    modes = modes * _to_cell_centres(n_cells, device)
+    modes = modes * _to_cell_centres(n_cells, dtype, device)
     field = torch.fft.irfftn(modes, s=(n_cells,) * 3)
     return -field if paired else field
 
 
-def _to_cell_centres(n_cells: int, device: torch.device | str) -> Tensor:
+def _to_cell_centres(
+    n_cells: int, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
     """Phases that move a field's samples from the cells' corners to their centres.
 
     Modes are defined from the corner of the box, so that they mean the same at any
@@ -123,7 +129,8 @@ def _to_cell_centres(n_cells: int, device: torch.device | str) -> Tensor:
     if n_cells % 2 == 0:
         # A shifted Nyquist mode would not be real: it stays.
         n[n_cells // 2] = 0
-    phase = torch.polar(torch.ones_like(n), math.pi * n / n_cells).to(torch.complex64)
+    phase = torch.polar(torch.ones_like(n), math.pi * n / n_cells)
+    phase = phase.to(dtype.to_complex())
     half = phase[: n_cells // 2 + 1]
     return phase[:, None, None] * phase[None, :, None] * half[None, None, :]
 
@@ -133,15 +140,17 @@ def _power_of_modes(
     n_cells: int,
     box_size: float,
     power: Callable[[Tensor], Tensor] | None,
+    dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
-    """Linear power of every mode of an `rfftn` grid, float32 [(Mpc/h)^3]."""
+    """Linear power of every mode of an `rfftn` grid [(Mpc/h)^3]."""
     half = n_cells // 2
     fundamental = 2 * math.pi / box_size
     # |k|^2 is a whole number of fundamentals squared: few values serve all modes.
     levels = torch.arange(1, 3 * half**2 + 1, dtype=torch.float64, device=device)
     k = fundamental * torch.sqrt(levels)
-    values = power(k) if power is not None else linear_power(k, parameters)
+    values = linear_power(k, parameters) if power is None else power(k)
+    values = torch.as_tensor(values, device=device)
     if values.shape != k.shape or not bool(torch.all(torch.isfinite(values))):
         raise GridError(
             "power must return one finite value for each k, "
@@ -149,7 +158,7 @@ def _power_of_modes(
         )
     if bool(torch.any(values < 0)):
         raise GridError("power must not be negative")
-    values = torch.cat([values.new_zeros(1), values]).float()
+    values = torch.cat([values.new_zeros(1), values]).to(dtype)
     n = torch.fft.fftfreq(n_cells, 1 / n_cells, device=device).round().long()
     m = torch.arange(half + 1, device=device)
     level = n[:, None, None] ** 2 + n[None, :, None] ** 2 + m[None, None, :] ** 2
@@ -245,7 +254,7 @@ def linear_field_from_velocities(
     scale = 1 / (rate * growth_factor(a, omega_m))
     n_half = math.pi * n_cells / box_size * (1 - 1e-6)
     components = wavenumbers(n_cells, box_size, device=positions.device)
-    modes = torch.zeros(1)
+    modes = torch.zeros(1, device=positions.device)
     for axis, k in enumerate(components):
         weights = (
             velocities[:, axis] if masses is None else velocities[:, axis] * masses
@@ -287,12 +296,12 @@ def resample(field: Tensor, n_cells: int) -> Tensor:
     m = field.shape[0]
     if m == n_cells:
         return field
-    modes = torch.fft.rfftn(field) / _to_cell_centres(m, field.device)
+    modes = torch.fft.rfftn(field) / _to_cell_centres(m, field.dtype, field.device)
     keep = (min(m, n_cells) - 1) // 2
     result = modes.new_zeros(n_cells, n_cells, n_cells // 2 + 1)
     low, high = slice(0, keep + 1), slice(-keep, None)
     for x in (low, high):
         for y in (low, high):
             result[x, y, : keep + 1] = modes[x, y, : keep + 1]
-    result = result * _to_cell_centres(n_cells, field.device)
+    result = result * _to_cell_centres(n_cells, field.dtype, field.device)
     return torch.fft.irfftn(result, s=(n_cells,) * 3) * (n_cells / m) ** 3

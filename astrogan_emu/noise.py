@@ -8,6 +8,7 @@ Statistics of fields live elsewhere: everything here has unit variance.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,7 @@ __all__ = ["cell_noise", "white_noise_modes"]
 
 def _signed(value: int) -> int:
     """A 64-bit pattern as torch's signed integer."""
-    value &= (1 << 64) - 1
+    value = operator.index(value) & ((1 << 64) - 1)
     return value - (1 << 64) if value >> 63 else value
 
 
@@ -61,6 +62,7 @@ def white_noise_modes(
     n_cells: int,
     *,
     fixed: bool = False,
+    dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Fourier modes of real white noise, keyed on their mode numbers.
@@ -74,6 +76,8 @@ def white_noise_modes(
     fixed
         Set every amplitude to one and keep the random phases
         (Angulo & Pontzen 2016).
+    dtype
+        Of the real and imaginary parts; float32 rounds the values of float64.
     device
         Where the modes are made.
 
@@ -108,7 +112,7 @@ def white_noise_modes(
         modes[:, :, plane] = torch.where(
             own_image, real[:, :, plane].to(values.dtype), values
         )
-    return modes.to(torch.complex64)
+    return modes.to(dtype.to_complex())
 
 
 def cell_noise(

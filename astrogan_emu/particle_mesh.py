@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -177,7 +178,7 @@ def evolve(
     """
     redshifts = [float(z) for z in redshifts]
     moving = [z for z in redshifts if z != start_redshift]
-    ordered = all(x > y for x, y in zip(redshifts, redshifts[1:], strict=False))
+    ordered = all(x > y for x, y in pairwise(redshifts))
     if not redshifts or not ordered or redshifts[0] > start_redshift:
         raise SimulationError(
             f"redshifts must decrease from at most the start at {start_redshift:g}, "
@@ -233,6 +234,8 @@ def _particles(
 ) -> Particles:
     """Positions wrapped into the box and velocities in km/s, checked."""
     positions = torch.remainder(origin + displacement, box_size)
+    # A tiny negative number is rounded up to the far face.
+    positions = torch.where(positions >= box_size, 0, positions)
     if not bool(torch.isfinite(positions).all()):
         raise SimulationError(
             f"particles have non-finite positions at redshift {redshift:g}; "
