@@ -359,7 +359,8 @@ def _finite_array(values: ArrayLike, label: str) -> NDArray[np.float64]:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise GridError(f"{label} must be an array of real numbers: {error}") from error
-    # The sum is finite in the good case, and needs no array of its own.
-    if not np.isfinite(array.sum()) and (bad := np.count_nonzero(~np.isfinite(array))):
+    # The extremes of an array with a NaN are NaN, so the good case needs no copy.
+    if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        bad = np.count_nonzero(~np.isfinite(array))
         raise GridError(f"{bad} of {array.size} {label} are not finite")
     return array
