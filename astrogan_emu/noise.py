@@ -70,7 +70,7 @@ def white_noise_modes(
     Parameters
     ----------
     seed
-        Any integer.
+        Any integer, taken modulo 2^64.
     n_cells
         Cells per side of the grid.
     fixed
