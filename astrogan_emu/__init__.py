@@ -12,12 +12,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .emulator import Emulator as Emulator
+    from .emulator import emulate_galaxy_field as emulate_galaxy_field
     from .errors import AstroganError as AstroganError
     from .errors import AstroganWarning as AstroganWarning
     from .fields import GalaxyField as GalaxyField
     from .parameters import Parameter as Parameter
     from .parameters import ParameterSpace as ParameterSpace
+    from .preparation import PreparationConfig as PreparationConfig
+    from .preparation import prepare as prepare
+    from .simulations import SimulationConfig as SimulationConfig
+    from .simulations import simulate as simulate
     from .snapshots import read_snapshot as read_snapshot
+    from .suites import camels_suite as camels_suite
+    from .suites import quijote_suite as quijote_suite
+    from .suites import read_suite as read_suite
+    from .training import TrainingConfig as TrainingConfig
+    from .training import train as train
 
 __version__ = "0.1.0"
 
@@ -26,10 +37,21 @@ __version__ = "0.1.0"
 _HOME = {
     "AstroganError": "errors",
     "AstroganWarning": "errors",
+    "Emulator": "emulator",
     "GalaxyField": "fields",
     "Parameter": "parameters",
     "ParameterSpace": "parameters",
+    "PreparationConfig": "preparation",
+    "SimulationConfig": "simulations",
+    "TrainingConfig": "training",
+    "camels_suite": "suites",
+    "emulate_galaxy_field": "emulator",
+    "prepare": "preparation",
+    "quijote_suite": "suites",
     "read_snapshot": "snapshots",
+    "read_suite": "suites",
+    "simulate": "simulations",
+    "train": "training",
 }
 
 __all__ = sorted(_HOME)

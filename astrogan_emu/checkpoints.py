@@ -147,6 +147,8 @@ def write_tensors(
     }
     with atomic_path(path) as partial:
         save_file(ready, partial, metadata=text)
+        # safetensors makes files private to the user; a model is to be shared.
+        partial.chmod(0o644)
 
 
 def read_tensors(

@@ -59,7 +59,9 @@ def gradient_penalty(scores: Tensor, fields: Tensor) -> Tensor:
 
 
 def paired_loss(latent: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference on the logarithmic scale.
+    """Smooth absolute difference on the logarithmic scale (Girshick 2015).
+
+    Quadratic for small differences, so that sparse fields are not drawn to zero.
 
     Parameters
     ----------
@@ -71,7 +73,12 @@ def paired_loss(latent: Tensor, target: Tensor) -> Tensor:
     Tensor
         Scalar.
     """
-    return (latent - target).abs().mean()
+    return F.smooth_l1_loss(latent, target)
+
+
+def _huber(x: Tensor) -> Tensor:
+    """Square up to 1/2, then linear: a field without power must still learn."""
+    return F.huber_loss(x, torch.zeros_like(x), reduction="none", delta=0.5) * 2
 
 
 @lru_cache(maxsize=8)
@@ -112,7 +119,7 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     power
-        Mean squared ln(P / P_target) over samples, channels and shells up to the
+        Mean of ln(P / P_target), squared where it is small, over samples, channels and shells up to the
         Nyquist frequency, evenly in ln k.
     decorrelation
         Mean of 1 - r(k), likewise.
@@ -133,7 +140,7 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight / weight.sum()
     # Long modes are few and kept by construction; a shell of them is mostly noise.
     return (
-        (log_ratio.clamp(-4, 4).square() * weight).sum(-1).mean(),
+        (_huber(log_ratio) * weight).sum(-1).mean(),
         ((1 - r) * weight).sum(-1).mean(),
     )
 

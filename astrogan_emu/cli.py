@@ -1,0 +1,310 @@
+"""The command line: ``astrogan-emu emulate | simulate | prepare | train | info``.
+
+Each command is one call of the package's functions; errors of ours become one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import AstroganError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments
+        Without the program's name; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 after an error that was explained, 130 if interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except AstroganError as error:
+        print(f"astrogan-emu: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("astrogan-emu: interrupted; start again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="astrogan-emu",
+        description="Galaxy fields from cosmological parameters, by a conditional GAN.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_emulate(commands)
+    _add_simulate(commands)
+    _add_prepare(commands)
+    _add_train(commands)
+    info = commands.add_parser("info", help="what a model is, and how good")
+    info.add_argument("model", nargs="?", default="nbody")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("parameters (Planck 2018 if not given)")
+    for name in ("omega_m", "omega_b", "h", "n_s", "sigma_8"):
+        group.add_argument(f"--{name.replace('_', '-')}", type=float, dest=name)
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, float]:
+    """Planck 2018, with what was given in its place."""
+    from astropy.cosmology import Planck18
+
+    from .parameters import COSMOLOGICAL, as_parameters
+
+    given = {name: getattr(options, name) for name in COSMOLOGICAL}
+    known = {name: value for name, value in given.items() if value is not None}
+    return {**as_parameters(Planck18), **known}
+
+
+def _add_emulate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "emulate", help="emulate a field; write a file and a picture"
+    )
+    _add_parameters(parser)
+    parser.add_argument("--redshift", "-z", type=float, default=0.0)
+    parser.add_argument("--field", default="galaxies")
+    parser.add_argument("--n-cells", type=int, default=64, help="cells per side")
+    parser.add_argument("--seed", type=int, help="drawn and printed if not given")
+    parser.add_argument("--model", default="nbody", help="name or .safetensors file")
+    parser.add_argument("--extrapolate", action="store_true")
+    parser.add_argument(
+        "--output", "-o", type=Path, help="file to write (.h5 or .fits); FIELD.h5"
+    )
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--no-picture", action="store_true")
+    parser.set_defaults(run=_emulate)
+
+
+def _emulate(options: argparse.Namespace) -> None:
+    from .emulator import Emulator
+
+    output = options.output or Path(f"{options.field}.h5")
+    emulator = Emulator.load(options.model)
+    start = time.perf_counter()
+    field = emulator.emulate(
+        _parameters(options),
+        redshift=options.redshift,
+        fields=[options.field],
+        n_cells=options.n_cells,
+        seed=options.seed,
+        extrapolate=options.extrapolate,
+    )[options.field]
+    taken = time.perf_counter() - start
+    values = field.data
+    print(f"{options.field} at redshift {options.redshift:g}, seed {field.seed}")
+    print("  " + ", ".join(f"{k} = {v:.5g}" for k, v in field.parameters.items()))
+    side = field.grid.box_size
+    print(
+        f"  {options.n_cells}^3 cells in a periodic box of {side:g} Mpc/h "
+        f"({side / field.parameters['h']:.4g} Mpc)"
+    )
+    unit = str(field.unit) or "ratio to the mean"
+    print(
+        f"  from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g} "
+        f"[{unit}]"
+    )
+    said = f"  made in {taken:.2f} s by model {emulator.card.name}"
+    reference = emulator.card.provenance.get("simulation_seconds")
+    if reference:
+        volume = (side / (emulator.card.n_cells * emulator.card.cell_size)) ** 3
+        said += (
+            f"; the simulation it stands in for took {reference * volume:.3g} s "
+            "where it was trained"
+        )
+    print(said)
+    # A second run of the same command would otherwise fail on its own result.
+    replace = options.overwrite or options.output is None
+    field.write(output, overwrite=replace)
+    print(f"wrote {output}")
+    if not options.no_picture:
+        print(f"wrote {_picture(field, output)}")
+
+
+def _picture(field: Any, output: Path) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from ._files import atomic_path
+    from .plotting import plot_projection
+
+    axes = plot_projection(field, axis="z", depth=field.grid.box_size / 4)
+    path = output.with_suffix(".png")
+    with atomic_path(path) as partial:
+        axes.figure.savefig(partial, dpi=150, bbox_inches="tight")
+    return path
+
+
+def _add_simulate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "simulate", help="run a suite of particle-mesh simulations"
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--design",
+        choices=("sobol", "latin-hypercube", "point", "pairs"),
+        default="sobol",
+        help="over the whole range, seeds at one point, or low-high pairs around it",
+    )
+    parser.add_argument("--runs", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", default="LH", dest="name", help="name of the set")
+    _add_parameters(parser)
+    parser.add_argument("--n-particles", type=int, default=128, help="per side")
+    parser.add_argument("--box-size", type=float, default=50.0, help="Mpc/h")
+    parser.add_argument("--n-mesh", type=int, default=256)
+    parser.add_argument("--n-steps", type=int, default=50)
+    parser.add_argument(
+        "--redshifts", type=float, nargs="+", default=[2.0, 1.0, 0.5, 0.0]
+    )
+    parser.add_argument("--start-redshift", type=float, default=49.0)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.set_defaults(run=_simulate)
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from .simulations import (
+        SimulationConfig,
+        design_at_point,
+        design_over_space,
+        design_pairs,
+        simulate,
+    )
+
+    config = SimulationConfig(
+        n_particles=options.n_particles,
+        box_size=options.box_size,
+        n_mesh=options.n_mesh,
+        n_steps=options.n_steps,
+        redshifts=tuple(options.redshifts),
+        start_redshift=options.start_redshift,
+    )
+    seed, name = options.seed, options.name
+    if options.design == "point":
+        design = design_at_point(
+            _parameters(options), options.runs, seed=seed, name=name
+        )
+    elif options.design == "pairs":
+        design = design_pairs(_parameters(options), seed=seed, name=name)
+    else:
+        method = options.design.replace("-", "_")
+        design = design_over_space(options.runs, seed=seed, name=name, method=method)
+    if options.dry_run:
+        print(config)
+        design.pprint(max_lines=-1, max_width=-1)
+    path = simulate(
+        design,
+        options.folder,
+        config=config,
+        workers=options.workers,
+        dry_run=options.dry_run,
+    )
+    print(f"{'would write' if options.dry_run else 'wrote'} {path}")
+
+
+def _add_prepare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "prepare", help="make a training set from a suite of snapshots"
+    )
+    parser.add_argument("suite", type=Path, help="suite.ecsv or its folder")
+    parser.add_argument("--output", "-o", type=Path, required=True)
+    parser.add_argument("--n-cells", type=int, default=64)
+    parser.add_argument("--fields", default="matter,galaxies", help="comma-separated")
+    parser.add_argument("--base-steps", type=int, default=5)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from .preparation import PreparationConfig, prepare
+
+    config = PreparationConfig(
+        fields=tuple(options.fields.split(",")),
+        n_cells=options.n_cells,
+        base_steps=options.base_steps,
+    )
+    path = prepare(
+        options.suite,
+        options.output,
+        config=config,
+        workers=options.workers,
+        dry_run=options.dry_run,
+    )
+    print(f"{'would write' if options.dry_run else 'wrote'} {path}")
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser("train", help="train a model, or go on training it")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--output", "-o", type=Path, required=True, help="folder")
+    parser.add_argument("--init-from", type=Path, help="model to fine-tune")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.set_defaults(run=_train)
+    group = parser.add_argument_group("choices, as NAME=VALUE; see TrainingConfig")
+    group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+
+
+def _train(options: argparse.Namespace) -> None:
+    import json
+    import logging
+
+    from .errors import TrainingError
+    from .training import TrainingConfig, train
+
+    choices: dict[str, Any] = {}
+    for text in options.set:
+        name, _, value = text.partition("=")
+        if name not in TrainingConfig.__dataclass_fields__ or not value:
+            raise TrainingError(
+                f"--set {text} is no choice; give NAME=VALUE with a NAME of "
+                f"{', '.join(TrainingConfig.__dataclass_fields__)}"
+            )
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        choices[name] = tuple(parsed) if isinstance(parsed, list) else parsed
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    path = train(
+        options.dataset,
+        options.output,
+        TrainingConfig(**choices),
+        initial=options.init_from,
+        dry_run=options.dry_run,
+    )
+    print(f"{'would write' if options.dry_run else 'wrote'} {path}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from .emulator import Emulator
+
+    emulator = Emulator.load(options.model)
+    card = emulator.card
+    print(emulator)
+    for parameter in card.space.parameters:
+        print(f"  {parameter.name:10s} {parameter.low:g} to {parameter.high:g}")
+    print(f"  {'redshift':10s} {card.redshifts[0]:g} to {card.redshifts[1]:g}")
+    print("scores on held-out simulations:")
+    for name, value in card.scores.items():
+        print(f"  {name:22s} {value:.4f}")
+    print(f"sha256 {emulator.identity['sha256']}")
