@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .errors import GridError
 from .grids import GridSpec, paint
-from .linear_theory import growth_factor, growth_rate, hubble, linear_power
+from .linear_theory import (
+    growth_factor,
+    growth_rate,
+    growth_rate_second_order,
+    hubble,
+    linear_power,
+)
 from .noise import white_noise_modes
 
 __all__ = [
@@ -24,6 +31,9 @@ __all__ = [
     "resample",
     "wavenumbers",
 ]
+
+# Initial conditions of more masses than this are taken for no lattices.
+_MOST_LATTICES = 8
 
 
 def wavenumbers(
@@ -215,10 +225,13 @@ def linear_field_from_velocities(
     n_cells: int,
     box_size: float,
 ) -> Tensor:
-    """Linear overdensity at redshift 0 from the velocities of initial conditions.
+    """Linear overdensity at redshift 0 from the particles of initial conditions.
 
-    The field is -div(v) / (a H f), which is smooth where particle counts are not, with
-    v the mass-weighted mean velocity of each cell, divided by D(z).
+    The velocities say how far particles have come, u = v / (a H f) to first order, and
+    so where they started from. Starts on a cubic lattice, one for each mass of
+    particle, are recognised: particles then give their first-order displacements
+    themselves, and the field, exactly. From others, such as a glass, the field is
+    -div(u), with the mass-weighted mean u around each cell.
 
     Parameters
     ----------
@@ -236,45 +249,143 @@ def linear_field_from_velocities(
     Returns
     -------
     Tensor
-        Shape ``(n_cells, n_cells, n_cells)``, float32, mean 0.
+        Shape ``(n_cells, n_cells, n_cells)``, float32, mean 0, without modes at the
+        Nyquist frequency.
 
     Raises
     ------
     GridError
-        If a cell holds no particle: the grid is finer than the particle lattice.
+        If the grid is finer than the lattice, a cell holds no particle, or velocities
+        and displacements contradict each other.
     """
-    mass = paint(positions, n_cells, box_size, masses)
+    a = torch.tensor(1 / (1 + redshift), dtype=torch.float64)
+    rate = growth_rate(a, omega_m)
+    moved = velocities.double() / float(100 * hubble(a, omega_m) * a * rate)
+    starts = positions.double() - moved
+    if masses is None:
+        masses = torch.ones_like(positions[:, 0])
+    masses = masses.double()
+    # dlnD2 / dlnD: with d = D psi_1 + D2 psi_2 and u = D psi_1 + ratio D2 psi_2, their
+    # difference below leaves the first order alone.
+    ratio = float(growth_rate_second_order(a, omega_m) / rate)
+    modes = torch.zeros(1, device=positions.device)
+    lattices = _lattices(starts, masses, box_size)
+    for kind, lattice in lattices:
+        displacement = lattice.displacements(positions[kind].double())
+        _check_consistent(displacement, moved[kind])
+        first = (ratio * displacement - moved[kind]) / (ratio - 1)
+        share = masses[kind].sum() / masses.sum()
+        modes = modes + share * lattice.density_modes(first, n_cells)
+    if not lattices:
+        modes = _modes_of_means(starts, moved, masses, n_cells, box_size)
+    modes = modes / float(growth_factor(a, omega_m))
+    modes[0, 0, 0] = 0
+    return torch.fft.irfftn(modes, s=(n_cells,) * 3).float()
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """A cubic lattice, and which particle started from which of its points."""
+
+    n: int
+    box_size: float
+    offset: Tensor  # of point 0 from the corner of the box [spacings]
+    points: Tensor  # of each particle, shape (n^3, 3)
+
+    @classmethod
+    def of(cls, starts: Tensor, box_size: float) -> _Lattice | None:
+        """The lattice of starting positions, shape ``(m, 3)``, if they are one."""
+        n = round(len(starts) ** (1 / 3))
+        if n < 2 or n**3 != len(starts):
+            return None
+        places = starts * (n / box_size)
+        turns = torch.polar(torch.ones_like(places), 2 * math.pi * places)
+        offset = torch.angle(turns.mean(0)) / (2 * math.pi)
+        points = torch.round(places - offset)
+        one_each = torch.bincount(_flat(points, n), minlength=n**3) == 1
+        return cls(n, box_size, offset, points) if bool(one_each.all()) else None
+
+    def displacements(self, positions: Tensor) -> Tensor:
+        """From the lattice, shape ``(n^3, 3)``, by the nearest image."""
+        spacing = self.box_size / self.n
+        distance = positions - (self.points + self.offset) * spacing
+        return distance - self.box_size * torch.round(distance / self.box_size)
+
+    def density_modes(self, displacements: Tensor, n_cells: int) -> Tensor:
+        """Modes of -div of the displacements on a grid of cells."""
+        if n_cells > self.n:
+            raise GridError(
+                f"n_cells = {n_cells} is finer than the lattice of {self.n}^3 "
+                f"particles of these initial conditions; choose at most {self.n}"
+            )
+        n, flat = self.n, _flat(self.points, self.n)
+        modes = torch.zeros(1, device=flat.device)
+        axes = wavenumbers(n, self.box_size, dtype=torch.float64, device=flat.device)
+        for axis, k in enumerate(axes):
+            values = torch.zeros(n**3, dtype=torch.float64, device=flat.device)
+            values[flat] = displacements[:, axis]
+            modes = modes - 1j * k * torch.fft.rfftn(values.view(n, n, n))
+        for axis, k in enumerate(axes):
+            phase = k * float(self.offset[axis] * self.box_size / n)
+            modes = modes * torch.polar(torch.ones_like(phase), -phase)
+        return _cells_of(modes, n_cells)
+
+
+def _lattices(
+    starts: Tensor, masses: Tensor, box_size: float
+) -> list[tuple[Tensor, _Lattice]]:
+    """The lattice of each kind of particle; none unless all start on lattices."""
+    values, number = torch.unique(masses, return_inverse=True)
+    if len(values) > _MOST_LATTICES:
+        return []
+    found = []
+    for one in range(len(values)):
+        kind = number == one
+        lattice = _Lattice.of(starts[kind], box_size)
+        if lattice is None:
+            return []
+        found.append((kind, lattice))
+    return found
+
+
+def _check_consistent(displacement: Tensor, moved: Tensor) -> None:
+    """Refuse velocities of another unit or time than the positions."""
+    slope = float((displacement * moved).sum() / (displacement**2).sum())
+    if not 0.7 < slope < 1.4:
+        raise GridError(
+            f"the velocities are {slope:.3g} of what the displacements of the "
+            "particles imply; give peculiar velocities in km/s and the redshift of the "
+            "same time"
+        )
+
+
+def _flat(points: Tensor, n: int) -> Tensor:
+    """Index of lattice points, wrapped."""
+    x, y, z = torch.remainder(points.long(), n).T
+    return (x * n + y) * n + z
+
+
+def _modes_of_means(
+    starts: Tensor, moved: Tensor, masses: Tensor, n_cells: int, box_size: float
+) -> Tensor:
+    """Modes of -div of the mean displacement of the particles around each cell."""
+    mass = paint(starts, n_cells, box_size, masses)
     if bool((mass <= 0).any()):
         raise GridError(
             f"{int((mass <= 0).sum())} of {mass.numel()} cells hold no particle; "
             f"choose n_cells below {n_cells} for these initial conditions"
         )
-    a = torch.tensor(1 / (1 + redshift), dtype=torch.float64)
-    rate = 100 * hubble(a, omega_m) * a * growth_rate(a, omega_m)
-    scale = 1 / (rate * growth_factor(a, omega_m))
     n_half = math.pi * n_cells / box_size * (1 - 1e-6)
-    components = wavenumbers(n_cells, box_size, device=positions.device)
-    modes = torch.zeros(1, device=positions.device)
-    for axis, k in enumerate(components):
-        weights = (
-            velocities[:, axis] if masses is None else velocities[:, axis] * masses
-        )
-        mean = paint(positions, n_cells, box_size, weights) / mass
-        k = torch.where(k > n_half, 0, k)
+    modes = torch.zeros(1, device=starts.device)
+    axes = wavenumbers(n_cells, box_size, dtype=torch.float64, device=starts.device)
+    for axis, k in enumerate(axes):
+        mean = paint(starts, n_cells, box_size, moved[:, axis] * masses) / mass
         modes = modes - 1j * k * torch.fft.rfftn(mean)
-    modes = modes / _cic_window(n_cells, box_size, positions.device)
-    modes[0, 0, 0] = 0
-    return torch.fft.irfftn(modes * float(scale), s=(n_cells,) * 3).float()
-
-
-def _cic_window(
-    n_cells: int, box_size: float, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Fourier transform of cloud-in-cell assignment (Hockney & Eastwood 1981)."""
-    window = torch.ones(1, device=device)
-    for k in wavenumbers(n_cells, box_size, device=device):
-        window = window * torch.sinc(k * box_size / n_cells / (2 * math.pi)) ** 2
-    return window
+    for k in axes:
+        # Undo the assignment (Hockney & Eastwood 1981, section 5-3).
+        modes = modes / torch.sinc(k * box_size / n_cells / (2 * math.pi)) ** 2
+        modes = torch.where(k.abs() > n_half, 0, modes)
+    return modes
 
 
 def resample(field: Tensor, n_cells: int) -> Tensor:
@@ -297,11 +408,17 @@ def resample(field: Tensor, n_cells: int) -> Tensor:
     if m == n_cells:
         return field
     modes = torch.fft.rfftn(field) / _to_cell_centres(m, field.dtype, field.device)
+    return torch.fft.irfftn(_cells_of(modes, n_cells), s=(n_cells,) * 3)
+
+
+def _cells_of(modes: Tensor, n_cells: int) -> Tensor:
+    """Modes, defined from the corner of the box, as a grid of cells samples them."""
+    m = modes.shape[0]
     keep = (min(m, n_cells) - 1) // 2
     result = modes.new_zeros(n_cells, n_cells, n_cells // 2 + 1)
-    low, high = slice(0, keep + 1), slice(-keep, None)
+    low, high = slice(0, keep + 1), slice(-keep, None) if keep else slice(0, 0)
     for x in (low, high):
         for y in (low, high):
             result[x, y, : keep + 1] = modes[x, y, : keep + 1]
-    result = result * _to_cell_centres(n_cells, field.dtype, field.device)
-    return torch.fft.irfftn(result, s=(n_cells,) * 3) * (n_cells / m) ** 3
+    centres = _to_cell_centres(n_cells, modes.real.dtype, modes.device)
+    return result * centres * (n_cells / m) ** 3
