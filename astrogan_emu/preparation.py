@@ -1,51 +1,47 @@
-"""From snapshots to a training set.
+"""From a suite of snapshots to a training set.
 
-For each run of a suite, the linear field of its initial conditions becomes the base,
-and each snapshot the target fields of the same phases. Runs are finished one by one,
-so an interrupted preparation goes on where it stopped. Reading snapshots, depositing
-and evolving are others' work; what a field is made of stands in `TARGETS`.
+For each run, the linear field of its initial conditions becomes the base at the
+redshift of every snapshot, by the very calls that the emulator makes, and the snapshot
+itself the target fields of the same phases. What a field is made of stands in
+`targets`, the layout of the file in `dataset`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
+import torch
 from astropy.table import Table
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ._files import atomic_path
-from .dataset import FORMAT, VERSION, TrainingSet
-from .errors import DatasetError, UnknownFieldError
-from .grids import GridSpec, deposit
-from .halos import OccupationModel, expected_galaxies, friends_of_friends
+from .dataset import RunSamples, TrainingSet, write_training_set
+from .errors import AstroganError, DatasetError
+from .grids import GridSpec
+from .halos import OccupationModel
 from .initial_conditions import linear_field_from_velocities
-from .parameters import Parameter, ParameterSpace
+from .parameters import ParameterSpace
 from .particle_mesh import matter_density
-from .simulations import (
-    KEEP_MEMORY,
-    LCDM_SPACE,
-    end_with_parent,
-    environment,
-)
+from .preparation_plan import Plan, Row, Split, plan_training_set
+from .run_parts import Part, check_part, file_prints, read_part, write_part
+from .simulations import KEEP_MEMORY, end_with_parent, environment
 from .snapshots import Snapshot, read_snapshot
-from .suites import read_suite, suite_parameters
+from .targets import TARGETS, GalaxyRecipe, check_targets, snapshot_fields
+from .training_data import Description
 
-__all__ = ["TARGETS", "PreparationConfig", "prepare"]
+__all__ = ["PreparationConfig", "prepare"]
 
-Array = NDArray[np.float64]
-
-_HDF5_SETTINGS = {"track_times": False}
+# Headers and tables round their numbers, boxes even less.
+_AGREEMENT = 1e-3
+_BOX_AGREEMENT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -72,9 +68,9 @@ class PreparationConfig:
     Raises
     ------
     UnknownFieldError
-        If a field has no recipe.
+        A field is not made from snapshots.
     DatasetError
-        If a number is not possible.
+        A number is not possible.
     """
 
     fields: tuple[str, ...] = ("matter", "galaxies")
@@ -87,113 +83,36 @@ class PreparationConfig:
     min_members: int = 20
 
     def __post_init__(self) -> None:
-        for name in self.fields:
-            if name not in TARGETS:
-                raise UnknownFieldError(
-                    f"there is no recipe for {name!r}; choose from {', '.join(TARGETS)}"
+        object.__setattr__(self, "fields", tuple(self.fields))
+        check_targets(self.fields)
+        least = {"n_cells": 4, "base_steps": 1, "base_mesh_factor": 1, "min_members": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value != int(value) or value < low:
+                raise DatasetError(
+                    f"{name} must be a whole number of at least {low}, got {value}"
                 )
-        if not self.fields or len(set(self.fields)) < len(self.fields):
-            raise DatasetError(f"fields must be distinct names, got {self.fields}")
-        if self.n_cells < 4 or self.base_steps < 1 or self.base_mesh_factor < 1:
-            raise DatasetError(
-                "n_cells must be at least 4 and base_steps and base_mesh_factor at "
-                f"least 1, got {self.n_cells}, {self.base_steps}, "
-                f"{self.base_mesh_factor}"
-            )
 
     def settings(self) -> dict[str, Any]:
-        """The configuration as JSON-able values."""
+        """The configuration as values that JSON can hold."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
-
-def _total_matter(snapshot: Snapshot, grid: GridSpec, _: PreparationConfig) -> Array:
-    """Mass of all kinds of particles, as a ratio to the mean."""
-    total = np.zeros(grid.shape)
-    for kind in snapshot.kinds:
-        total += deposit(snapshot.positions(kind), snapshot.masses(kind), grid=grid)
-    return total / total.mean()
-
-
-def _galaxies(snapshot: Snapshot, grid: GridSpec, config: PreparationConfig) -> Array:
-    """Expected galaxies of halos in the dark matter [(h/Mpc)^3]."""
-    positions = snapshot.positions("dark_matter")
-    halos = friends_of_friends(
-        positions,
-        box_size=snapshot.box_size,
-        linking_length=config.linking_length,
-        min_members=config.min_members,
-    )
-    # In a hydrodynamical run each dark-matter particle stands for its gas too.
-    mass = snapshot.total_mass() / len(positions)
-    return expected_galaxies(
-        positions, halos, config.occupation, particle_mass=mass, grid=grid
-    )
+    def base_settings(self) -> dict[str, Any]:
+        """How the base is made, as a training set says it."""
+        return {
+            "n_steps": self.base_steps,
+            "mesh_factor": self.base_mesh_factor,
+            "start_redshift": self.base_start_redshift,
+        }
 
 
-def _gas(snapshot: Snapshot, grid: GridSpec, weights: Array) -> Array:
-    reach = np.minimum(snapshot.smoothing_lengths(), grid.box_size / 2)
-    return deposit(
-        snapshot.positions("gas"),
-        weights,
-        grid=grid,
-        scheme="sph",
-        smoothing_lengths=reach,
-    )
-
-
-def _gas_density(snapshot: Snapshot, grid: GridSpec, _: PreparationConfig) -> Array:
-    """Comoving gas density [(Msun/h) / (Mpc/h)^3]."""
-    return _gas(snapshot, grid, snapshot.masses("gas")) / grid.cell_volume
-
-
-def _gas_temperature(snapshot: Snapshot, grid: GridSpec, _: PreparationConfig) -> Array:
-    """Mass-weighted gas temperature [K]; cells without gas take the smallest value."""
-    mass = snapshot.masses("gas")
-    weights = np.stack([mass, mass * snapshot.temperature()], 1)
-    amount, heat = _gas(snapshot, grid, weights)
-    filled = amount > 0
-    temperature = np.zeros(grid.shape)
-    temperature[filled] = heat[filled] / amount[filled]
-    temperature[~filled] = temperature[filled].min()
-    return temperature
-
-
-def _stellar_density(snapshot: Snapshot, grid: GridSpec, _: PreparationConfig) -> Array:
-    """Comoving stellar density [(Msun/h) / (Mpc/h)^3]."""
-    if snapshot.count("stars") == 0:
-        return np.zeros(grid.shape)
-    mass = deposit(snapshot.positions("stars"), snapshot.masses("stars"), grid=grid)
-    return mass / grid.cell_volume
-
-
-TARGETS: Mapping[str, Callable[[Snapshot, GridSpec, PreparationConfig], Array]] = {
-    "matter": _total_matter,
-    "galaxies": _galaxies,
-    "gas_density": _gas_density,
-    "gas_temperature": _gas_temperature,
-    "stellar_density": _stellar_density,
-}
-"""How each field is made from a snapshot."""
-
-_UNITS = {
-    "matter": "",
-    "galaxies": "littleh3 / Mpc3",
-    "gas_density": "littleh2 solMass / Mpc3",
-    "gas_temperature": "K",
-    "stellar_density": "littleh2 solMass / Mpc3",
-}
-
-
-def _joined(snapshot: Snapshot) -> tuple[Any, Any, Any]:
-    """Positions, velocities and masses of all kinds of particles, as tensors."""
-    import torch
-
-    columns = [
-        [read(kind) for kind in snapshot.kinds]
+def _joined(snapshot: Snapshot) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Positions, velocities and relative masses of all kinds of particles."""
+    positions, velocities, masses = (
+        np.concatenate([read(kind) for kind in snapshot.kinds])
         for read in (snapshot.positions, snapshot.velocities, snapshot.masses)
-    ]
-    positions, velocities, masses = (np.concatenate(each) for each in columns)
+    )
     return (
         torch.from_numpy(positions).float(),
         torch.from_numpy(velocities).float(),
@@ -201,143 +120,167 @@ def _joined(snapshot: Snapshot) -> tuple[Any, Any, Any]:
     )
 
 
-def _prepare_run(
-    rows: list[dict[str, Any]],
-    names: Sequence[str],
-    config: PreparationConfig,
-    path: str,
-    fingerprint: str,
-) -> None:
-    """Make one run's samples and store them; the body of a worker process."""
-    import torch
+def _linear_field(start: Snapshot, omega_m: float, n_cells: int) -> torch.Tensor:
+    positions, velocities, masses = _joined(start)
+    return linear_field_from_velocities(
+        positions,
+        velocities,
+        masses,
+        redshift=start.redshift,
+        omega_m=omega_m,
+        n_cells=n_cells,
+        box_size=start.box_size,
+    )
 
-    torch.set_num_threads(1)
-    first = rows[0]
-    parameters = {name: float(first[name]) for name in names}
-    starts = read_snapshot(first["initial_conditions"])
-    _check_header(starts, first, None)
-    positions, velocities, masses = _joined(starts)
+
+def _make_part(
+    rows: Sequence[Row], parameters: Mapping[str, float], config: PreparationConfig
+) -> Part:
+    """Make the samples of one run."""
+    start_file = str(rows[0]["initial_conditions"])
+    redshifts = [float(row["redshift"]) for row in rows]
+    snapshots = [read_snapshot(row["file"]) for row in rows]
+    box_size = snapshots[0].box_size
+    for snapshot, redshift in zip(snapshots, redshifts, strict=True):
+        _check_header(snapshot, parameters, redshift, box_size)
+    bases = None
     with torch.no_grad():
-        delta = linear_field_from_velocities(
-            positions,
-            velocities,
-            masses,
-            redshift=starts.redshift,
-            omega_m=parameters["omega_m"],
-            n_cells=config.n_cells,
-            box_size=starts.box_size,
-        )
-    del positions, velocities, masses
-    grid = GridSpec(config.n_cells, starts.box_size)
-    bases, targets = [], []
-    for row in rows:
-        snapshot = read_snapshot(row["file"])
-        _check_header(snapshot, row, float(row["redshift"]))
-        with torch.no_grad():
-            base = matter_density(
-                delta,
-                parameters,
-                box_size=grid.box_size,
-                redshift=float(row["redshift"]),
-                n_steps=config.base_steps,
-                n_mesh=config.base_mesh_factor * config.n_cells,
-                start_redshift=config.base_start_redshift,
+        if start_file:
+            start = read_snapshot(start_file)
+            _check_header(start, parameters, None, box_size)
+            delta = _linear_field(start, parameters["omega_m"], config.n_cells)
+            bases = np.stack(
+                [
+                    matter_density(
+                        delta,
+                        parameters,
+                        box_size=box_size,
+                        redshift=redshift,
+                        n_steps=config.base_steps,
+                        n_mesh=config.base_mesh_factor * config.n_cells,
+                        start_redshift=config.base_start_redshift,
+                    ).numpy()[None]
+                    for redshift in redshifts
+                ]
             )
-        bases.append(base.numpy()[None])
-        made = [TARGETS[name](snapshot, grid, config) for name in config.fields]
-        targets.append(np.stack(made).astype(np.float32))
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["fingerprint"] = fingerprint
-        file.attrs["box_size"] = grid.box_size
-        file.create_dataset("base", data=np.stack(bases), **_HDF5_SETTINGS)
-        file.create_dataset("target", data=np.stack(targets), **_HDF5_SETTINGS)
-        file.create_dataset("linear", data=delta.numpy(), **_HDF5_SETTINGS)
+    grid = GridSpec(config.n_cells, box_size)
+    recipe = GalaxyRecipe(config.occupation, config.linking_length, config.min_members)
+    targets = [snapshot_fields(s, grid, config.fields, recipe) for s in snapshots]
+    return Part(
+        box_size, dict(parameters), np.array(redshifts), np.stack(targets), bases
+    )
 
 
 def _check_header(
-    snapshot: Snapshot, row: Mapping[str, Any], redshift: float | None
+    snapshot: Snapshot,
+    parameters: Mapping[str, float],
+    redshift: float | None,
+    box_size: float,
 ) -> None:
     """Refuse a snapshot that is not the one that the suite says."""
-    found: dict[str, tuple[float, float]] = {}
-    if redshift is not None:
-        found["redshift"] = (1 + snapshot.redshift, 1 + redshift)
-    for name in ("omega_m", "omega_b", "h"):
-        if name in snapshot.cosmology and name in row:
-            found[name] = (snapshot.cosmology[name], float(row[name]))
-    for name, (header, table) in found.items():
-        if abs(header / table - 1) > 1e-3:
+    pairs = {
+        name: (value, parameters[name])
+        for name, value in snapshot.cosmology.items()
+        # Runs of dark matter alone often say 0 for the baryons.
+        if name in parameters and (value or name != "omega_b")
+    }
+    for name, (header, table) in pairs.items():
+        if abs(header - table) > _AGREEMENT * abs(table):
             raise DatasetError(
                 f"{snapshot.path} has {name} = {header:g} in its header, but the suite "
-                f"says {table:g} for run {row['run']} (redshifts are given as 1 + z)"
+                f"says {table:g}; do the two belong together?"
             )
+    if redshift is not None and (
+        abs(snapshot.redshift - redshift) > _AGREEMENT * (1 + redshift)
+    ):
+        raise DatasetError(
+            f"{snapshot.path} has redshift {snapshot.redshift:g} in its header, but "
+            f"the suite says {redshift:g}; do the two belong together?"
+        )
+    if abs(snapshot.box_size / box_size - 1) > _BOX_AGREEMENT:
+        raise DatasetError(
+            f"{snapshot.path} has a box of {snapshot.box_size:g} Mpc/h, others of its "
+            f"run one of {box_size:g}; do they belong together?"
+        )
 
 
-def _space_of(suite: Table, names: Sequence[str]) -> ParameterSpace:
-    """The default space if the suite lies in it, else the ranges that the suite covers."""
-    if tuple(names) == LCDM_SPACE.names:
-        values = np.stack([np.array(suite[name]) for name in names], -1)
-        if LCDM_SPACE.contains(values).all():
-            return LCDM_SPACE
-    ranges = []
-    for name in names:
-        values = np.array(suite[name], dtype=float)
-        low, high = float(values.min()), float(values.max())
-        if high > low:
-            ranges.append(Parameter(name, low, high))
-    if not ranges:
-        raise DatasetError("no parameter varies over the suite; give several runs")
-    return ParameterSpace(tuple(ranges))
-
-
-def _splits(suite: Table, runs: Sequence[str], seed: int) -> dict[str, str]:
-    """Split of each run: by set where sets are named so, else a tenth each held out."""
-    known = {"test": "test", "val": "validation", "validation": "validation"}
-    if "set" in suite.colnames:
-        sets = {str(row["run"]): str(row["set"]) for row in suite}
-        if any(name in known for name in sets.values()):
-            return {run: known.get(sets[run], "train") for run in runs}
-    order = np.random.default_rng(seed).permutation(len(runs))
-    held_out = max(1, len(runs) // 10) if len(runs) > 2 else 0
-    result = dict.fromkeys(runs, "train")
-    for rank, index in enumerate(order[: 2 * held_out]):
-        result[runs[index]] = "test" if rank < held_out else "validation"
-    return result
+def _prepare_run(
+    rows: Sequence[Row],
+    parameters: Mapping[str, float],
+    config: PreparationConfig,
+    path: Path,
+) -> None:
+    """Make the part of one run, unless it is there; the body of a worker process."""
+    threads = torch.get_num_threads()
+    # The number of threads may change the last digit of a Fourier transform.
+    torch.set_num_threads(1)
+    try:
+        files = [row["file"] for row in rows] + [rows[0]["initial_conditions"]]
+        made_of = {
+            **config.settings(),
+            "package": version("astrogan-emu"),
+            "parameters": dict(parameters),
+            "redshifts": [float(row["redshift"]) for row in rows],
+            "files": file_prints(file for file in files if file),
+        }
+        if path.is_file():
+            check_part(path, made_of)
+        else:
+            write_part(path, _make_part(rows, parameters, config), made_of)
+    except AstroganError as error:
+        raise DatasetError(
+            f"run {rows[0]['run']} cannot be prepared: {error}"
+        ) from error
+    finally:
+        torch.set_num_threads(threads)
 
 
 def prepare(
-    suite: str | os.PathLike[str],
+    suite: str | os.PathLike[str] | Table,
     output: str | os.PathLike[str],
     *,
     config: PreparationConfig | None = None,
     space: ParameterSpace | None = None,
+    split: Split | None = None,
     split_seed: int = 0,
     workers: int | None = None,
+    overwrite: bool = False,
     dry_run: bool = False,
     progress: bool = True,
 ) -> Path:
     """Make a training set from a suite of simulations.
 
     Finished runs are kept in a folder beside the output until all are done: started
-    again after an interruption, it goes on and ends with the same bytes.
+    again after an interruption, it goes on and ends with the same bytes, whatever the
+    number of workers.
 
     Parameters
     ----------
     suite
-        ``suite.ecsv``, or the folder that holds it; see `read_suite`. Every run needs
-        its initial conditions.
+        ``suite.ecsv``, the folder that holds it, or such a table; see `read_suite`. If
+        no run has initial conditions, the set is not paired.
     output
-        HDF5 file to write; replaced if it exists.
+        HDF5 file to write. One that is there and was made from the same suite in the
+        same way is left as it is.
     config
         Fields, grid and base.
     space
-        Parameters and ranges; that of the default suite if the runs lie in it, else
-        the ranges that the runs cover.
+        Parameters and ranges; by default that of the default suite if the runs lie in
+        it and cover most of it, else the ranges that the runs cover, with a default
+        for what all runs have in common.
+    split
+        What the sets of the suite are for, such as ``{"CV": "test"}`` (others are for
+        training), or the fractions of runs for training, validation and test. By
+        default sets named ``val`` and ``test`` are for that, and without them eight,
+        one and one tenth of the runs are. Runs of one seed stay together.
     split_seed
-        Draws the runs held out, if the suite names no sets ``test`` and ``val``.
+        Draws the runs, where fractions are given.
     workers
         Runs at a time, each in a process of its own; as many as cores if not given.
+    overwrite
+        Whether an output that was made otherwise may be replaced.
     dry_run
-        Check the suite and do nothing.
+        Check the suite and all headers, and do nothing.
     progress
         Show a progress bar.
 
@@ -350,183 +293,144 @@ def prepare(
     ------
     SuiteError
         If the suite is not usable.
-    SnapshotError
-        If a snapshot is not.
+    ParameterRangeError
+        If a run lies outside the given space.
     DatasetError
-        If the runs do not fit one another, or parts of another preparation are in the
-        way.
+        If a snapshot cannot be read or is not what the suite says, the runs do not fit
+        one another, or another preparation is in the way.
     """
     config = config or PreparationConfig()
-    table = read_suite(suite)
-    names = suite_parameters(table)
-    runs = list(dict.fromkeys(str(run) for run in table["run"]))
-    rows = {
-        run: [
-            {name: row[name] for name in table.colnames}
-            for row in table
-            if str(row["run"]) == run
-        ]
-        for run in runs
-    }
-    if lacking := [run for run in runs if not rows[run][0]["initial_conditions"]]:
-        raise DatasetError(
-            f"run {lacking[0]} has no initial conditions, so no base can be paired "
-            "with it; add them to the suite, or leave the run out"
-        )
-    space = space or _space_of(table, names)
+    plan = plan_training_set(suite, space=space, split=split, split_seed=split_seed)
     output = Path(output)
+    if not output.absolute().parent.is_dir():
+        raise DatasetError(f"the folder of {output} does not exist; make it first")
     if dry_run:
+        _check_suite(plan)
+        return output
+    if output.exists() and not overwrite:
+        _check_same(output, plan, config)
         return output
     parts = output.with_name(output.name + ".parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    prints = {run: _fingerprint(rows[run], names, config) for run in runs}
-    todo = [run for run in runs if not _is_done(parts / f"{run}.h5", prints[run])]
-    workers = min(workers or os.cpu_count() or 1, max(1, len(todo)))
-    bar = tqdm(
-        total=len(runs),
-        initial=len(runs) - len(todo),
-        desc="prepare",
-        unit="run",
-        disable=not progress,
-    )
-    with bar, environment(KEEP_MEMORY):
-        with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=end_with_parent
-        ) as pool:
-            jobs = [
-                pool.submit(
-                    _prepare_run,
-                    rows[run],
-                    names,
-                    config,
-                    os.fspath(parts / f"{run}.h5"),
-                    prints[run],
-                )
-                for run in todo
-            ]
-            for job in as_completed(jobs):
-                try:
-                    job.result()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                bar.update()
-    splits = _splits(table, runs, split_seed)
-    _assemble(output, parts, rows, runs, splits, config, space, prints)
-    for run in runs:
-        (parts / f"{run}.h5").unlink()
+    parts.mkdir(exist_ok=True)
+    paths = {run: parts / f"{run}.h5" for run in plan.rows}
+    _make_parts(plan, config, paths, workers, progress)
+    _assemble(output, plan, config, paths)
+    for path in paths.values():
+        path.unlink()
     if not any(parts.iterdir()):
         parts.rmdir()
     return output
 
 
-def _fingerprint(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[str], config: PreparationConfig
-) -> str:
-    """Hash of what decides a run's samples: settings, parameters and files."""
-    facts = {
-        "config": config.settings(),
-        "rows": [
-            {
-                **{name: float(row[name]) for name in (*names, "redshift")},
-                "files": [
-                    (Path(row[key]).name, Path(row[key]).stat().st_size)
-                    for key in ("file", "initial_conditions")
-                ],
-            }
-            for row in rows
-        ],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _check_suite(plan: Plan) -> None:
+    """Open every snapshot, and hold its header to the suite."""
+    box_size = 0.0
+    for run, rows in plan.rows.items():
+        parameters = plan.parameters(run)
+        snapshots = [(read_snapshot(r["file"]), float(r["redshift"])) for r in rows]
+        own = snapshots[0][0].box_size
+        box_size = box_size or own
+        _check_box(run, own, box_size)
+        for snapshot, redshift in snapshots:
+            _check_header(snapshot, parameters, redshift, own)
+        if plan.paired:
+            start = read_snapshot(rows[0]["initial_conditions"])
+            _check_header(start, parameters, None, own)
 
 
-def _is_done(path: Path, fingerprint: str) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        with h5py.File(path, "r") as file:
-            known = file.attrs["fingerprint"]
-    except (OSError, KeyError) as error:
-        raise DatasetError(f"{path} is damaged ({error}); remove it") from error
-    if known != fingerprint:
+def _check_box(run: str, size: float, box_size: float) -> None:
+    if abs(size / box_size - 1) > _BOX_AGREEMENT:
         raise DatasetError(
-            f"{path} was begun with other settings or snapshots; remove the folder "
-            f"{path.parent} or give another output"
+            f"run {run} has a box of {size:g} Mpc/h, and runs before it one of "
+            f"{box_size:g}, so their cells differ; prepare them separately"
         )
-    return True
+
+
+def _provenance(plan: Plan, config: PreparationConfig) -> dict[str, Any]:
+    return {
+        "package": version("astrogan-emu"),
+        **plan.provenance,
+        "settings": config.settings(),
+    }
+
+
+def _check_same(output: Path, plan: Plan, config: PreparationConfig) -> None:
+    """Refuse to pass off a training set for another one."""
+    with TrainingSet.open(output) as known:
+        splits = dict(zip(known.runs.tolist(), known.splits.tolist(), strict=True))
+        found = {**known.provenance, "split": splits, "space": known.space}
+    wanted = {**_provenance(plan, config), "split": plan.splits, "space": plan.space}
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise DatasetError(
+                f"{output} exists and was prepared with other {name}; pass "
+                "overwrite=True to replace it, or give another output"
+            )
+
+
+def _make_parts(
+    plan: Plan,
+    config: PreparationConfig,
+    paths: Mapping[str, Path],
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Make the parts that are not there yet, and check the others."""
+    tasks = {
+        run: (plan.rows[run], plan.parameters(run), config, paths[run])
+        for run in plan.rows
+    }
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    with tqdm(
+        total=len(tasks), desc="prepare", unit="run", disable=not progress
+    ) as bar:
+        if workers == 1:
+            for task in tasks.values():
+                _prepare_run(*task)
+                bar.update()
+            return
+        with environment(KEEP_MEMORY):
+            pool = ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), initializer=end_with_parent
+            )
+            with pool:
+                jobs = [pool.submit(_prepare_run, *task) for task in tasks.values()]
+                for job in as_completed(jobs):
+                    try:
+                        job.result()
+                    except BaseException:
+                        pool.shutdown(cancel_futures=True)
+                        raise
+                    bar.update()
 
 
 def _assemble(
-    output: Path,
-    parts: Path,
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    runs: Sequence[str],
-    splits: Mapping[str, str],
-    config: PreparationConfig,
-    space: ParameterSpace,
-    prints: Mapping[str, str],
+    output: Path, plan: Plan, config: PreparationConfig, paths: Mapping[str, Path]
 ) -> None:
     """Join the parts of all runs into one file."""
-    n = sum(len(rows[run]) for run in runs)
-    side = (config.n_cells,) * 3
-    sizes = {run: _box_size(parts / f"{run}.h5") for run in runs}
-    box_size = sizes[runs[0]]
-    for run, size in sizes.items():
-        if abs(size / box_size - 1) > 1e-6:
-            raise DatasetError(
-                f"run {run} has a box of {size:g} Mpc/h and {runs[0]} one of "
-                f"{box_size:g}; one training set has one box size"
-            )
-    content = hashlib.sha256()
-    with atomic_path(output) as partial, h5py.File(partial, "w") as file:
-        samples = file.create_group("samples")
-        shapes = {"base": (n, 1, *side), "target": (n, len(config.fields), *side)}
-        for name, shape in shapes.items():
-            samples.create_dataset(
-                name, shape, np.float32, chunks=(1, *shape[1:]), **_HDF5_SETTINGS
-            )
-        at = 0
-        for run in runs:
-            content.update(prints[run].encode())
-            with h5py.File(parts / f"{run}.h5", "r") as part:
-                for name in shapes:
-                    values = part[name][()]
-                    content.update(values.tobytes())
-                    samples[name][at : at + len(values)] = values
-            at += len(rows[run])
-        flat = [row for run in runs for row in rows[run]]
-        columns: dict[str, Any] = {
-            "parameters": [[float(row[name]) for name in space.names] for row in flat],
-            "redshift": [float(row["redshift"]) for row in flat],
-            "run": np.char.encode([str(row["run"]) for row in flat], "utf-8"),
-            "split": np.char.encode([splits[str(row["run"])] for row in flat], "utf-8"),
-        }
-        for name, values in columns.items():
-            samples.create_dataset(name, data=values, **_HDF5_SETTINGS)
-        file.attrs.update(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "n_dim": 3,
-                "n_cells": config.n_cells,
-                "cell_size": box_size / config.n_cells,
-                "fields": json.dumps(config.fields),
-                "units": json.dumps({name: _UNITS[name] for name in config.fields}),
-                "space": json.dumps(space.to_dict()),
-                "base": json.dumps(
-                    {
-                        "n_steps": config.base_steps,
-                        "mesh_factor": config.base_mesh_factor,
-                        "start_redshift": config.base_start_redshift,
-                    }
-                ),
-                "provenance": json.dumps(config.settings()),
-                "sha256": content.hexdigest(),
-            }
-        )
-    TrainingSet.open(output).close()
+    box_size = read_part(next(iter(paths.values()))).box_size
+    description = Description(
+        fields=config.fields,
+        units={name: TARGETS[name].unit for name in config.fields},
+        space=plan.space,
+        n_cells=config.n_cells,
+        cell_size=box_size / config.n_cells,
+        base_settings=config.base_settings(),
+        provenance=_provenance(plan, config),
+        paired=plan.paired,
+    )
 
+    def samples() -> Iterator[RunSamples]:
+        for run, path in paths.items():
+            part = read_part(path)
+            _check_box(run, part.box_size, box_size)
+            yield RunSamples(
+                run=run,
+                split=plan.splits[run],
+                parameters=np.array([part.parameters[n] for n in plan.space.names]),
+                redshifts=part.redshifts,
+                target=part.target,
+                base=part.base,
+            )
 
-def _box_size(path: Path) -> float:
-    with h5py.File(path, "r") as file:
-        return float(file.attrs["box_size"])
+    write_training_set(output, description, samples())

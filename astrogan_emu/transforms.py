@@ -22,12 +22,12 @@ from torch import Tensor
 from .errors import ParameterError
 
 __all__ = [
-    "TRANSFORMS",
     "Affine",
     "Asinh",
     "Compose",
-    "Log1p",
     "Log10",
+    "Log1p",
+    "TRANSFORMS",
     "Transform",
     "from_dict",
 ]
