@@ -147,9 +147,10 @@ def _picture(field: Any, output: Path) -> Path:
     from .plotting import plot_projection
 
     axes = plot_projection(field, axis="z", depth=field.grid.box_size / 4)
+    figure: Any = axes.figure
     path = output.with_suffix(".png")
     with atomic_path(path) as partial:
-        axes.figure.savefig(partial, dpi=150, bbox_inches="tight")
+        figure.savefig(partial, dpi=150, bbox_inches="tight")
     return path
 
 

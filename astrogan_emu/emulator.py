@@ -333,9 +333,7 @@ class Emulator:
     ) -> dict[str, float]:
         space = self.card.space
         names = tuple(dict.fromkeys((*COSMOLOGICAL, *space.names)))
-        values = as_parameters(
-            params, names=names, defaults=space.defaults, **keywords
-        )
+        values = as_parameters(params, names=names, defaults=space.defaults, **keywords)
         space.check([values[name] for name in space.names], extrapolate=extrapolate)
         return {name: values[name] for name in names}
 

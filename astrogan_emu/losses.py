@@ -119,7 +119,8 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     power
-        Mean of ln(P / P_target), squared where it is small, over samples, channels and shells up to the
+        Mean of ln(P / P_target), squared where it is small, over samples, channels
+        and shells up to the
         Nyquist frequency, evenly in ln k.
     decorrelation
         Mean of 1 - r(k), likewise.

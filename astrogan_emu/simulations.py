@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class SimulationConfig:
                 f"box_size must be positive and finite [Mpc/h], got {self.box_size}"
             )
         times = (self.start_redshift, *self.redshifts)
-        decreasing = all(x > y for x, y in zip(times, times[1:], strict=False))
+        decreasing = all(x > y for x, y in pairwise(times))
         if not self.redshifts or not decreasing or times[-1] < 0:
             raise SimulationError(
                 "redshifts must decrease from below start_redshift to at least 0, got "
@@ -245,7 +246,8 @@ def _checked_design(design: Table) -> Table:
     needed = ("run", "set", "seed", *COSMOLOGICAL)
     if missing := [name for name in needed if name not in design.colnames]:
         raise SimulationError(
-            f"the design has no column {', '.join(missing)}; it needs {', '.join(needed)}"
+            f"the design has no column {', '.join(missing)}; it needs "
+            f"{', '.join(needed)}"
         )
     if len(design) == 0:
         raise SimulationError("the design has no runs")
@@ -260,9 +262,7 @@ def _checked_design(design: Table) -> Table:
 def _files(row: Mapping[str, Any], config: SimulationConfig) -> list[tuple[float, str]]:
     """Redshift and file, relative to the suite, of each snapshot; first the start."""
     run = str(row["run"])
-    outputs = [
-        (z, f"{run}/snap_{i:03d}.hdf5") for i, z in enumerate(config.redshifts)
-    ]
+    outputs = [(z, f"{run}/snap_{i:03d}.hdf5") for i, z in enumerate(config.redshifts)]
     return [(config.start_redshift, f"{run}/ics.hdf5"), *outputs]
 
 
@@ -365,14 +365,18 @@ def _complete(row: Mapping[str, Any], config: SimulationConfig, folder: Path) ->
 
 
 def _write_suite(design: Table, config: SimulationConfig, folder: Path) -> Path:
-    """Write ``suite.ecsv``: runs of other sets are kept, those of this design renewed."""
+    """Write ``suite.ecsv``; runs of other designs in it are kept."""
     path = folder / "suite.ecsv"
     rows = _suite_rows(design, config, folder)
     if path.is_file():
         known = Table.read(path, format="ascii.ecsv")
         ours = set(design["run"])
-        others = known[[run not in ours for run in known["run"]]] if len(known) else known
-        rows = vstack([others, rows], metadata_conflicts="silent") if len(others) else rows
+        others = (
+            known[[run not in ours for run in known["run"]]] if len(known) else known
+        )
+        rows = (
+            vstack([others, rows], metadata_conflicts="silent") if len(others) else rows
+        )
     if len(rows):
         rows.meta = {"code": "astrogan_emu particle mesh"}
         rows["box_size"].description = "comoving Mpc/h"
@@ -396,8 +400,9 @@ def _check_same(design: Table, config: SimulationConfig, folder: Path) -> None:
         if changed := [key for key in entry if before.get(key) != entry[key]]:
             key = changed[0]
             raise SimulationError(
-                f"run {row['run']} in {folder} was begun with {key} = {before.get(key)}, "
-                f"not {entry[key]}; give another folder, set name or the same settings"
+                f"run {row['run']} in {folder} was begun with {key} = "
+                f"{before.get(key)}, not {entry[key]}; give another folder or set "
+                "name, or the same settings"
             )
         known[str(row["run"])] = entry
     with atomic_path(path) as partial:
@@ -471,13 +476,16 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(design, config, folder)
     workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
-    with tqdm(
-        total=len(design),
-        initial=len(design) - len(todo),
-        desc="simulate",
-        unit="run",
-        disable=not progress,
-    ) as bar, environment(KEEP_MEMORY):
+    with (
+        tqdm(
+            total=len(design),
+            initial=len(design) - len(todo),
+            desc="simulate",
+            unit="run",
+            disable=not progress,
+        ) as bar,
+        environment(KEEP_MEMORY),
+    ):
         pool = ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=end_with_parent
         )

@@ -7,224 +7,42 @@ that was killed goes on exactly as if it had not been. Shapes follow from the da
 
 from __future__ import annotations
 
-import csv
-import itertools
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
+from . import __version__
 from ._files import atomic_path
-from .checkpoints import (
-    BaseSettings,
-    ModelCard,
-    check_weights,
-    read_model,
-    read_tensors,
-    write_model,
-    write_tensors,
-)
-from .conditioning import condition_length, conditions
+from .batches import Batch, draw_batch, draw_noise, paired_base
+from .checkpoints import BaseSettings, ModelCard, read_model, write_model
+from .conditioning import condition_length
 from .dataset import TrainingSet
-from .errors import CheckpointError, TrainingDivergedError, TrainingError
-from .generators import FieldGenerator, FieldHead, GeneratorConfig
+from .errors import TrainingDivergedError, TrainingError
+from .generators import FieldHead, GeneratorConfig
 from .losses import (
     gradient_penalty,
     paired_loss,
     relativistic_loss,
     spectral_losses,
 )
-from .networks import Critic, NetworkConfig
-from .statistics import correlation_coefficient, power_spectrum
+from .networks import NetworkConfig
+from .scoring import total_score, validation_scores, write_picture
+from .training_config import TrainingConfig, learning_rate
+from .training_log import append_rows, truncate_logs
+from .training_state import TrainingState
 
-__all__ = ["TrainingConfig", "train", "validation_scores"]
+__all__ = ["TrainingConfig", "train"]
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Every choice of a training run.
-
-    Parameters
-    ----------
-    name
-        Of the model.
-    paired_steps, adversarial_steps
-        Updates of the generator without and with the critic.
-    batch_size
-        Boxes in one update, on each device.
-    widths, critic_widths
-        Channels at each resolution; see `NetworkConfig`.
-    keep_scale
-        Scale above which the base's density is kept [Mpc/h]; see `GeneratorConfig`.
-    learning_rate, adversarial_rate, critic_rate
-        Of the generator in either stage, and of the critic.
-    cell_weight, power_weight, phase_weight, adversarial_weight
-        Of the cell-by-cell loss, the power spectrum, the correlation coefficient and
-        the critic's verdict in the generator's loss.
-    penalty, penalty_every
-        Gradient penalty of the critic, and how many steps lie between two.
-    ema
-        Decay of the average of the generator's weights that becomes the model.
-    seed
-        Of everything random.
-    device
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
-    precision
-        ``"float32"``, or ``"bf16"`` for the convolutions.
-    validate_every, checkpoint_every
-        Steps between validations and between saved states.
-    """
-
-    name: str = "model"
-    paired_steps: int = 1000
-    adversarial_steps: int = 350
-    batch_size: int = 1
-    widths: tuple[int, ...] = (16, 32, 64)
-    critic_widths: tuple[int, ...] = (8, 16, 32, 64)
-    keep_scale: float = 5.0
-    learning_rate: float = 3e-3
-    adversarial_rate: float = 5e-4
-    critic_rate: float = 1e-3
-    cell_weight: float = 1.0
-    power_weight: float = 0.5
-    phase_weight: float = 2.0
-    adversarial_weight: float = 0.05
-    penalty: float = 0.1
-    penalty_every: int = 8
-    ema: float = 0.99
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-    validate_every: int = 100
-    checkpoint_every: int = 50
-
-    def __post_init__(self) -> None:
-        if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:
-            raise TrainingError(
-                "paired_steps and adversarial_steps must not be negative, nor both 0"
-            )
-        for name in ("batch_size", "penalty_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.precision not in ("float32", "bf16"):
-            raise TrainingError(
-                f"precision must be float32 or bf16, got {self.precision!r}"
-            )
-        if not 0 <= self.ema < 1:
-            raise TrainingError(f"ema must be in [0, 1), got {self.ema}")
-
-    @property
-    def steps(self) -> int:
-        """All steps."""
-        return self.paired_steps + self.adversarial_steps
-
-
-@dataclass
-class _Batch:
-    base: Tensor
-    target: Tensor
-    conditions: Tensor
-
-
-class _State:
-    """Networks and optimisers, and how they are saved."""
-
-    def __init__(self, config: TrainingConfig, shapes: GeneratorConfig) -> None:
-        self.device = _device(config.device)
-        torch.manual_seed(config.seed)
-        self.generator = FieldGenerator(shapes).to(self.device)
-        self.average = FieldGenerator(shapes).to(self.device).requires_grad_(False)
-        self.average.load_state_dict(self.generator.state_dict())
-        self.critic = Critic(shapes.network).to(self.device)
-        self.generator_optimiser = torch.optim.Adam(
-            self.generator.parameters(), lr=config.learning_rate, betas=(0.9, 0.99)
-        )
-        self.critic_optimiser = torch.optim.Adam(
-            self.critic.parameters(), lr=config.critic_rate, betas=(0.0, 0.99)
-        )
-        self.step = 0
-        self.best = float("inf")
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {
-            "generator": self.generator,
-            "average": self.average,
-            "critic": self.critic,
-        }
-
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        return {
-            "generator_optimiser": self.generator_optimiser,
-            "critic_optimiser": self.critic_optimiser,
-        }
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that changes, by name."""
-        result = {
-            f"{name}/{key}": value
-            for name, module in self._modules().items()
-            for key, value in module.state_dict().items()
-        }
-        for name, optimiser in self._optimisers().items():
-            for index, slots in optimiser.state_dict()["state"].items():
-                for key, value in slots.items():
-                    result[f"{name}/{index}/{key}"] = torch.as_tensor(value)
-        return result
-
-    def load(self, path: Path, config: TrainingConfig) -> None:
-        """Go on from a saved state."""
-        tensors, metadata = read_tensors(path)
-        saved = metadata.get("config")
-        if saved != json.loads(json.dumps(asdict(config))):
-            raise CheckpointError(
-                f"{path} was begun with another configuration; give another folder, or "
-                "the same settings"
-            )
-        for name, module in self._modules().items():
-            own = _below(tensors, name)
-            check_weights(f"{path} ({name})", own, module.state_dict())
-            module.load_state_dict(own)
-        for name, optimiser in self._optimisers().items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in _below(tensors, name).items():
-                index, slot = key.split("/")
-                state.setdefault(int(index), {})[slot] = value
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.step, self.best = int(metadata["step"]), float(metadata["best"])
-
-    def save(self, path: Path, config: TrainingConfig) -> None:
-        """Save all that `load` needs."""
-        best = self.best if np.isfinite(self.best) else 1e30
-        metadata = {"step": self.step, "best": best, "config": asdict(config)}
-        write_tensors(path, self.tensors(), metadata)
-
-
-def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    start = name + "/"
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError("device 'cuda' was asked for, but torch finds no GPU")
-    if name.startswith("cuda"):
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return torch.device(name)
 
 
 def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
@@ -232,7 +50,7 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     chosen = data.indices("train")
     chosen = chosen[:: max(1, len(chosen) // 16)]
     samples = [data.sample(i) for i in chosen]
-    latent = np.log1p(np.stack([base for base, *_ in samples]) / 0.2)
+    latent = np.log1p(np.stack([paired_base(base) for base, *_ in samples]) / 0.2)
     heads = []
     for channel, name in enumerate(data.fields):
         values = np.stack([target[channel] for _, target, *_ in samples])
@@ -252,7 +70,7 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     )
     if data.n_cells % network.multiple:
         raise TrainingError(
-            f"the boxes have {data.n_cells} cells a side, which the {len(config.widths)} "
+            f"the boxes have {data.n_cells} cells a side, which {len(config.widths)} "
             f"levels cannot halve; n_cells must be a multiple of {network.multiple}"
         )
     return GeneratorConfig(
@@ -264,82 +82,37 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     )
 
 
-def _symmetry(rng: np.random.Generator, n_dim: int) -> tuple[Any, Any, Any]:
-    """A random element of the cube's symmetries, and a shift by a few cells."""
-    order = rng.permutation(n_dim)
-    flips = np.flatnonzero(rng.integers(0, 2, n_dim))
-    return order, flips, rng.integers(0, 8, n_dim)
-
-
-def _transformed(values: NDArray[np.float32], symmetry: tuple[Any, Any, Any]) -> Any:
-    order, flips, shift = symmetry
-    values = values.transpose(0, *(1 + order))
-    values = np.flip(values, tuple(1 + flips))
-    axes = tuple(range(1, values.ndim))
-    return np.roll(values, tuple(shift), axes)
-
-
-def _batch(
-    data: TrainingSet, indices: Any, seed: tuple[int, ...], size: int, device: Any
-) -> _Batch:
-    """The samples of one step, which its number alone decides."""
-    rng = np.random.default_rng(seed)
-    columns: list[list[Any]] = [[], [], [], []]
-    for index in rng.choice(indices, size):
-        base, target, parameters, redshift = data.sample(index)
-        symmetry = _symmetry(rng, data.n_dim)
-        parts = (
-            _transformed(base, symmetry),
-            _transformed(target, symmetry),
-            parameters,
-            redshift,
-        )
-        for column, part in zip(columns, parts, strict=True):
-            column.append(part)
-    base, target, parameters, redshift = (np.stack(column) for column in columns)
-    told = conditions(data.space, parameters, redshift)
-    return _Batch(
-        torch.from_numpy(base).to(device),
-        torch.from_numpy(target).to(device),
-        told.to(device),
-    )
-
-
-def _noise(
-    generator: FieldGenerator, batch: _Batch, seed: tuple[int, ...]
-) -> list[Tensor]:
-    source = torch.Generator()
-    source.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    maps = generator.draw_noise(len(batch.base), batch.base.shape[-1], source)
-    return [each.to(batch.base.device) for each in maps]
-
-
 def _generator_losses(
-    state: _State, batch: _Batch, config: TrainingConfig, rank: int
+    state: TrainingState, batch: Batch, config: TrainingConfig, rank: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Losses of the generator against its pair, and the fields it made."""
-    noise = _noise(state.generator, batch, (config.seed, state.step, rank, 1))
+    noise = draw_noise(state.generator, batch, (config.seed, state.step, rank, 1))
     bf16 = config.precision == "bf16"
     with torch.autocast(batch.base.device.type, torch.bfloat16, enabled=bf16):
         fields = state.generator(batch.base, batch.conditions, noise)
     fields = fields.float()
-    to_latent = state.generator.to_latent
-    power, phase = spectral_losses(fields, batch.target)
-    losses = {
-        "cell": paired_loss(to_latent(fields), to_latent(batch.target)),
-        "power": power,
-        "phase": phase,
-    }
+    latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
+    losses = dict.fromkeys(("cell", "power", "phase"), torch.zeros(()))
+    for channel, head in enumerate(state.generator.config.heads):
+        own = slice(channel, channel + 1)
+        weight = 1.0 if head.conserved else config.free_weight
+        power, phase = spectral_losses(fields[:, own], batch.target[:, own])
+        cell = paired_loss(latent[:, own], wanted[:, own])
+        for name, value in (("cell", cell), ("power", power), ("phase", phase)):
+            losses[name] = losses[name].to(value.device) + weight * value
     axes = tuple(range(2, fields.ndim))
-    free = [i for i, head in enumerate(state.generator.config.heads) if not head.conserved]
+    free = [
+        i for i, head in enumerate(state.generator.config.heads) if not head.conserved
+    ]
     if free:
         ratio = fields[:, free].mean(axes) / (batch.target[:, free].mean(axes) + 1e-30)
-        losses["power"] = losses["power"] + torch.log(ratio + 1e-3).square().mean()
+        misfit = torch.log(ratio + 1e-3).square().mean()
+        losses["power"] = losses["power"] + config.free_weight * misfit
     return losses, fields
 
 
 def _critic_step(
-    state: _State, batch: _Batch, fields: Tensor, config: TrainingConfig
+    state: TrainingState, batch: Batch, fields: Tensor, config: TrainingConfig
 ) -> dict[str, float]:
     """One update of the critic: the simulated should outscore the generated."""
     to_latent = state.generator.to_latent
@@ -350,11 +123,12 @@ def _critic_step(
     score_real = state.critic(real, base, batch.conditions)
     score_fake = state.critic(fake, base, batch.conditions)
     loss = relativistic_loss(score_real, score_fake)
-    report = {"critic": float(loss), "margin": float((score_real - score_fake).mean())}
+    margin = (score_real - score_fake).mean()
+    report = {"critic": float(loss.detach()), "margin": float(margin.detach())}
     if penalised:
         size = gradient_penalty(score_real, real) + gradient_penalty(score_fake, fake)
         loss = loss + 0.5 * config.penalty * config.penalty_every * size
-        report["penalty"] = float(size)
+        report["penalty"] = float(size.detach())
     state.critic_optimiser.zero_grad(set_to_none=True)
     loss.backward()
     _synchronise(state.critic)
@@ -373,23 +147,11 @@ def _synchronise(module: nn.Module) -> None:
                 parameter.grad /= world
 
 
-def _rate(step: int, config: TrainingConfig) -> float:
-    """Learning rate of the generator: warm-up and cosine decay in each stage."""
-    if step < config.paired_steps:
-        start, length, peak = 0, config.paired_steps, config.learning_rate
-    else:
-        start, length = config.paired_steps, config.adversarial_steps
-        peak = config.adversarial_rate
-    done = (step - start) / max(1, length)
-    rising = min(1.0, (step - start + 1) / 30)
-    return peak * rising * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done))))
-
-
 def _step(
-    state: _State, batch: _Batch, config: TrainingConfig, rank: int
+    state: TrainingState, batch: Batch, config: TrainingConfig, rank: int
 ) -> dict[str, float]:
     """One update of everything; the numbers that matter."""
-    rate = _rate(state.step, config)
+    rate = learning_rate(state.step, config)
     for group in state.generator_optimiser.param_groups:
         group["lr"] = rate
     losses, fields = _generator_losses(state, batch, config, rank)
@@ -426,86 +188,6 @@ def _step(
     state.step += 1
     report |= {name: float(loss.detach()) for name, loss in losses.items()}
     return report | {"loss": float(total.detach()), "rate": rate}
-
-
-def validation_scores(
-    generator: FieldGenerator, data: TrainingSet, split: str, *, limit: int | None = None
-) -> dict[str, float]:
-    """How close a generator comes to simulations of the same phases.
-
-    Parameters
-    ----------
-    generator
-        On any device.
-    data
-        The training set.
-    split
-        Which samples.
-    limit
-        Use at most so many samples, spread over the split.
-
-    Returns
-    -------
-    dict
-        For each field: the largest departure of the mean power ratio from 1 up to half
-        the Nyquist frequency (``power``), the mean correlation coefficient at a quarter
-        and at half of it (``r_quarter``, ``r_half``), the ratio of means (``mean``);
-        for conserved ones the same of the base (``base_power``, ...).
-    """
-    indices = data.indices(split)
-    if limit:
-        indices = indices[:: max(1, len(indices) // limit)][:limit]
-    device = next(generator.parameters()).device
-    curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-    means: dict[str, list[float]] = {name: [] for name in data.fields}
-    k = np.zeros(0)
-    for index in indices:
-        base, target, parameters, redshift = data.sample(index)
-        told = conditions(data.space, parameters[None], redshift)
-        batch = _Batch(torch.from_numpy(base)[None].to(device), told, told.to(device))
-        with torch.no_grad():
-            noise = _noise(generator, batch, (7, int(index)))
-            made = generator(batch.base, batch.conditions, noise)[0].cpu().numpy()
-        pairs = [(n, made[i], target[i]) for i, n in enumerate(data.fields)]
-        if data.units[data.fields[0]] == "":
-            pairs.append(("base", base[0], target[0]))
-        for name, first, second in pairs:
-            k, ratio, r = _compare(first, second, data.box_size)
-            curves.setdefault(name, []).append((ratio, r))
-            if name in means:
-                means[name].append(float(first.mean() / max(second.mean(), 1e-30)))
-    half = k <= np.pi / data.cell_size / 2
-    middle = int(np.argmin(np.abs(k - k[half][-1] / 2)))
-    scores = {}
-    for name, both in curves.items():
-        ratio = np.nanmean([ratio for ratio, _ in both], 0)
-        r = np.nanmean([r for _, r in both], 0)
-        scores[f"{name}_power"] = float(np.nanmax(np.abs(ratio[half] - 1)))
-        scores[f"{name}_r_quarter"] = float(r[middle])
-        scores[f"{name}_r_half"] = float(r[half][-1])
-        if name in means:
-            scores[f"{name}_mean"] = float(np.mean(means[name]))
-    return scores
-
-
-def _compare(first: Any, second: Any, box_size: float) -> tuple[Any, Any, Any]:
-    """Wavenumbers, power ratio and correlation coefficient of two fields."""
-    power = [
-        np.asarray(power_spectrum(f, box_size=box_size, relative=False).power)
-        for f in (first, second)
-    ]
-    k, r = correlation_coefficient(first, second, box_size=box_size)[:2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(k), power[0] / power[1], np.asarray(r)
-
-
-def _total_score(scores: Mapping[str, float], fields: tuple[str, ...]) -> float:
-    """One number, smaller is better."""
-    return float(
-        np.mean(
-            [scores[f"{name}_power"] + 1 - scores[f"{name}_r_quarter"] for name in fields]
-        )
-    )
 
 
 def train(
@@ -564,7 +246,9 @@ def train(
         indices = data.indices("train")
         if len(indices) == 0:
             raise TrainingError(f"{dataset} has no training samples")
-        shapes = read_model(initial).generator.config if initial else _shapes(data, config)
+        shapes = (
+            read_model(initial).generator.config if initial else _shapes(data, config)
+        )
         resolved = {
             "training": asdict(config),
             "generator": asdict(shapes),
@@ -577,14 +261,14 @@ def train(
             _LOG.info("%s", json.dumps(resolved))
         if dry_run:
             return folder / "model.safetensors"
-        state = _State(config, shapes)
+        state = TrainingState(config, shapes)
         if initial:
             weights = read_model(initial).generator.state_dict()
             state.generator.load_state_dict(weights)
             state.average.load_state_dict(weights)
         if (folder / "state.safetensors").is_file():
             state.load(folder / "state.safetensors", config)
-            _truncate_logs(folder, state.step)
+            truncate_logs(folder, state.step)
         _loop(state, data, indices, config, folder, rank, progress)
         path = folder / "model.safetensors"
         if rank == 0:
@@ -594,7 +278,7 @@ def train(
 
 
 def _loop(
-    state: _State,
+    state: TrainingState,
     data: TrainingSet,
     indices: NDArray[np.int64],
     config: TrainingConfig,
@@ -613,12 +297,12 @@ def _loop(
     with bar:
         while state.step < config.steps:
             seed = (config.seed, state.step, rank)
-            batch = _batch(data, indices, seed, config.batch_size, state.device)
+            batch = draw_batch(data, indices, seed, config.batch_size, state.device)
             report = _step(state, batch, config, rank)
             if not np.isfinite(report["loss"]):
                 raise TrainingDivergedError(
-                    f"the loss of step {state.step} is {report['loss']}; the last state "
-                    f"in {folder} is good: lower the learning rate"
+                    f"the loss of step {state.step} is {report['loss']}; the last "
+                    f"state in {folder} is good: lower the learning rate"
                 )
             reports.append({"step": state.step, **report})
             bar.update()
@@ -632,7 +316,7 @@ def _loop(
             if state.step % config.validate_every == 0:
                 _validate(state, data, config, folder)
             if state.step % config.checkpoint_every == 0 or state.step == config.steps:
-                _append(folder / "log.csv", reports)
+                append_rows(folder / "log.csv", reports)
                 reports = []
                 state.save(folder / "state.safetensors", config)
 
@@ -643,19 +327,25 @@ def _held_out(data: TrainingSet) -> str:
 
 
 def _validate(
-    state: _State, data: TrainingSet, config: TrainingConfig, folder: Path
+    state: TrainingState, data: TrainingSet, config: TrainingConfig, folder: Path
 ) -> None:
     """Score, picture and model of this moment; stop a run that has gone astray."""
     split = _held_out(data)
     scores = validation_scores(state.average, data, split, limit=8)
-    total = _total_score(scores, data.fields)
-    _append(folder / "validation.csv", [{"step": state.step, "score": total, **scores}])
-    _picture(state, data, split, folder)
-    write_model(folder / "model.safetensors", state.average, _card(data, config, scores))
+    total = total_score(scores, data.fields)
+    append_rows(
+        folder / "validation.csv", [{"step": state.step, "score": total, **scores}]
+    )
+    title = f"step {state.step}"
+    write_picture(state.average, data, split, folder / "samples.png", title)
+    write_model(
+        folder / "model.safetensors", state.average, _card(data, config, scores)
+    )
     if not np.isfinite(total) or total > 5 * state.best + 0.5:
         raise TrainingDivergedError(
             f"the validation score of step {state.step} is {total:.3g}, after "
-            f"{state.best:.3g} before; lower the learning rate or the adversarial weight"
+            f"{state.best:.3g} before; lower the learning rate or the weight of the "
+            "critic"
         )
     state.best = min(state.best, total)
 
@@ -663,8 +353,6 @@ def _validate(
 def _card(
     data: TrainingSet, config: TrainingConfig, scores: Mapping[str, float]
 ) -> ModelCard:
-    from . import __version__
-
     return ModelCard(
         name=config.name,
         space=data.space,
@@ -682,62 +370,6 @@ def _card(
             "runs": len(set(data.runs[data.indices("train")])),
         },
     )
-
-
-def _picture(state: _State, data: TrainingSet, split: str, folder: Path) -> None:
-    """Base, generated and simulated slices of one held-out sample."""
-    from matplotlib.figure import Figure
-
-    index = int(data.indices(split)[-1])
-    base, target, parameters, redshift = data.sample(index)
-    told = conditions(data.space, parameters[None], redshift).to(state.device)
-    batch = _Batch(torch.from_numpy(base)[None].to(state.device), told, told)
-    with torch.no_grad():
-        noise = _noise(state.average, batch, (7, index))
-        made = state.average(batch.base, told, noise)
-        rows = [
-            F.pad(state.average.to_latent(each), (0, 0)).cpu().numpy()[0]
-            for each in (made, torch.from_numpy(target)[None].to(state.device))
-        ]
-    figure = Figure(figsize=(8, 4 * len(data.fields)), layout="constrained")
-    axes = figure.subplots(len(data.fields), 2, squeeze=False)
-    for (i, name), (j, label) in itertools.product(
-        enumerate(data.fields), enumerate(("emulated", "simulated"))
-    ):
-        image = rows[j][i]
-        image = image[..., 0] if image.ndim == 3 else image
-        high = float(rows[1][i].max())
-        axes[i, j].imshow(image.T, origin="lower", vmin=0, vmax=high, cmap="cividis")
-        axes[i, j].set_title(f"{name}, {label}, step {state.step}")
-    with atomic_path(folder / "samples.png") as partial:
-        figure.savefig(partial, format="png")
-
-
-def _append(path: Path, rows: list[dict[str, float]]) -> None:
-    """Add rows to a table, keeping the columns of all."""
-    if not rows:
-        return
-    known = list(_read_rows(path))
-    columns = list(dict.fromkeys(key for row in [*known, *rows] for key in row))
-    with atomic_path(path) as partial, partial.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
-        writer.writeheader()
-        writer.writerows([*known, *rows])
-
-
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        with path.open(newline="") as stream:
-            yield from csv.DictReader(stream)
-
-
-def _truncate_logs(folder: Path, step: int) -> None:
-    """Drop what was logged after the state from which the run goes on."""
-    for name in ("log.csv", "validation.csv"):
-        rows = [row for row in _read_rows(folder / name) if int(row["step"]) <= step]
-        if rows:
-            (folder / name).unlink()
-            _append(folder / name, rows)
 
 
 def _join_processes() -> int:

@@ -1,0 +1,153 @@
+"""Batches of a training step: samples, symmetries and noise from its number alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .conditioning import conditions
+from .errors import TrainingError
+from .generators import FieldGenerator
+from .training_data import TrainingData
+
+__all__ = ["Batch", "draw_batch", "draw_noise", "one_sample"]
+
+
+@dataclass
+class Batch:
+    """Samples as tensors: base, target, conditions; the first axis counts them."""
+
+    base: Tensor
+    target: Tensor
+    conditions: Tensor
+
+
+def _symmetry(rng: np.random.Generator, n_dim: int) -> tuple[Any, Any, Any]:
+    """A random element of the cube's symmetries, and a shift by a few cells."""
+    order = rng.permutation(n_dim)
+    flips = np.flatnonzero(rng.integers(0, 2, n_dim))
+    return order, flips, rng.integers(0, 8, n_dim)
+
+
+def _transformed(values: NDArray[np.float32], symmetry: tuple[Any, Any, Any]) -> Any:
+    order, flips, shift = symmetry
+    values = values.transpose(0, *(1 + order))
+    values = np.flip(values, tuple(1 + flips))
+    axes = tuple(range(1, values.ndim))
+    return np.roll(values, tuple(shift), axes)
+
+
+def draw_batch(
+    data: TrainingData, indices: Any, seed: tuple[int, ...], size: int, device: Any
+) -> Batch:
+    """The samples of one step, which its number alone decides.
+
+    Parameters
+    ----------
+    data
+        The training set.
+    indices
+        Samples to choose from.
+    seed
+        Of the choice and of the symmetries.
+    size
+        How many.
+    device
+        Where to put them.
+
+    Returns
+    -------
+    Batch
+        Each sample in a random orientation of the cube, shifted by a few cells.
+
+    Raises
+    ------
+    TrainingError
+        If the samples have no base.
+    """
+    rng = np.random.default_rng(seed)
+    columns: list[list[Any]] = [[], [], [], []]
+    for index in rng.choice(indices, size):
+        base, target, parameters, redshift = data.sample(index)
+        symmetry = _symmetry(rng, data.n_dim)
+        parts = (
+            _transformed(paired_base(base), symmetry),
+            _transformed(target, symmetry),
+            parameters,
+            redshift,
+        )
+        for column, part in zip(columns, parts, strict=True):
+            column.append(part)
+    stacked = [np.stack(column) for column in columns]
+    told = conditions(data.space, stacked[2], stacked[3])
+    return Batch(
+        torch.from_numpy(stacked[0]).to(device),
+        torch.from_numpy(stacked[1]).to(device),
+        told.to(device),
+    )
+
+
+def draw_noise(
+    generator: FieldGenerator, batch: Batch, seed: tuple[int, ...]
+) -> list[Tensor]:
+    """Noise maps for a batch, which the seed alone decides.
+
+    Parameters
+    ----------
+    generator
+        The network that will hear them.
+    batch
+        For its size and device.
+    seed
+        Whole numbers.
+
+    Returns
+    -------
+    list of Tensor
+        As `FieldGenerator.draw_noise`.
+    """
+    source = torch.Generator()
+    source.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    maps = generator.draw_noise(len(batch.base), batch.base.shape[-1], source)
+    return [each.to(batch.base.device) for each in maps]
+
+
+def one_sample(data: TrainingData, index: int, device: torch.device) -> Batch:
+    """A sample as it is, as a batch of one.
+
+    Parameters
+    ----------
+    data
+        The training set.
+    index
+        Sample number.
+    device
+        Where to put it.
+
+    Returns
+    -------
+    Batch
+        Of length 1.
+    """
+    base, target, parameters, redshift = data.sample(index)
+    told = conditions(data.space, parameters[None], redshift)
+    return Batch(
+        torch.from_numpy(paired_base(base)[None]).to(device),
+        torch.from_numpy(target[None]).to(device),
+        told.to(device),
+    )
+
+
+def paired_base(base: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """The base of a sample, which must have one."""
+    if base is None:
+        raise TrainingError(
+            "this training set has no bases of the targets' own phases; prepare one "
+            "from snapshots with initial conditions"
+        )
+    return base

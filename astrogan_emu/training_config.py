@@ -1,0 +1,121 @@
+"""Every choice of a training run, and the learning rates that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import TrainingError
+
+__all__ = ["TrainingConfig", "learning_rate"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Every choice of a training run.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    paired_steps, adversarial_steps
+        Updates of the generator without and with the critic.
+    batch_size
+        Boxes in one update, on each device.
+    widths, critic_widths
+        Channels at each resolution; see `NetworkConfig`.
+    keep_scale
+        Scale above which the base's density is kept [Mpc/h]; see `GeneratorConfig`.
+    learning_rate, adversarial_rate, critic_rate
+        Of the generator in either stage, and of the critic.
+    cell_weight, power_weight, phase_weight, adversarial_weight
+        Of the cell-by-cell loss, the power spectrum, the correlation coefficient and
+        the critic's verdict in the generator's loss.
+    free_weight
+        Of the fields that are not conserved beside those that are: sparse fields are
+        further off, and would otherwise decide every step.
+    penalty, penalty_every
+        Gradient penalty of the critic, and how many steps lie between two.
+    ema
+        Decay of the average of the generator's weights that becomes the model.
+    seed
+        Of everything random.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    precision
+        ``"float32"``, or ``"bf16"`` for the convolutions.
+    validate_every, checkpoint_every
+        Steps between validations and between saved states.
+    """
+
+    name: str = "model"
+    paired_steps: int = 1000
+    adversarial_steps: int = 350
+    batch_size: int = 1
+    widths: tuple[int, ...] = (16, 32, 64)
+    critic_widths: tuple[int, ...] = (8, 16, 32, 64)
+    keep_scale: float = 5.0
+    learning_rate: float = 3e-3
+    adversarial_rate: float = 5e-4
+    critic_rate: float = 1e-3
+    cell_weight: float = 1.0
+    power_weight: float = 0.5
+    phase_weight: float = 2.0
+    adversarial_weight: float = 0.05
+    free_weight: float = 0.25
+    penalty: float = 0.1
+    penalty_every: int = 8
+    ema: float = 0.99
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    validate_every: int = 100
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:
+            raise TrainingError(
+                "paired_steps and adversarial_steps must not be negative, nor both 0"
+            )
+        for name in ("batch_size", "penalty_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if self.precision not in ("float32", "bf16"):
+            raise TrainingError(
+                f"precision must be float32 or bf16, got {self.precision!r}"
+            )
+        if not 0 <= self.ema < 1:
+            raise TrainingError(f"ema must be in [0, 1), got {self.ema}")
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self.paired_steps + self.adversarial_steps
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Learning rate of the generator: warm-up and cosine decay in each stage.
+
+    Parameters
+    ----------
+    step
+        Number of the update.
+    config
+        The choices.
+
+    Returns
+    -------
+    float
+        The rate.
+    """
+    if step < config.paired_steps:
+        start, length, peak = 0, config.paired_steps, config.learning_rate
+    else:
+        start, length = config.paired_steps, config.adversarial_steps
+        peak = config.adversarial_rate
+    done = (step - start) / max(1, length)
+    rising = min(1.0, (step - start + 1) / 30)
+    return peak * rising * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done))))

@@ -1,0 +1,145 @@
+"""The chain on toy boxes: simulate, prepare, train, emulate."""
+
+import json
+
+import numpy as np
+import pytest
+
+from astrogan_emu import training
+from astrogan_emu.checkpoints import read_tensors
+from astrogan_emu.emulator import Emulator
+from astrogan_emu.errors import (
+    CheckpointError,
+    TrainingDivergedError,
+    TrainingError,
+)
+from astrogan_emu.preparation import PreparationConfig, prepare
+from astrogan_emu.simulations import SimulationConfig, design_over_space, simulate
+from astrogan_emu.training import TrainingConfig, train
+
+TINY = TrainingConfig(
+    paired_steps=4,
+    adversarial_steps=3,
+    widths=(4, 8),
+    critic_widths=(4, 8),
+    validate_every=3,
+    checkpoint_every=2,
+    penalty_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Three runs of 16^3 particles at two redshifts, as a training set."""
+    folder = tmp_path_factory.mktemp("chain")
+    config = SimulationConfig(
+        n_particles=16, box_size=12.5, n_mesh=16, n_steps=4, redshifts=(1.0, 0.0)
+    )
+    design = design_over_space(3, seed=1)
+    suite = simulate(design, folder / "suite", config=config, progress=False)
+    return prepare(
+        suite,
+        folder / "train.h5",
+        config=PreparationConfig(n_cells=16),
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    """A finished training."""
+    folder = tmp_path_factory.mktemp("run")
+    train(dataset, folder, TINY, progress=False)
+    return folder
+
+
+def interrupt_after(steps, monkeypatch):
+    """Make the training die in the middle of a step."""
+    step, done = training._step, []
+
+    def dying(*arguments):
+        if len(done) == steps:
+            raise KeyboardInterrupt
+        done.append(1)
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "_step", dying)
+
+
+def test_a_training_leaves_a_model_that_emulates(run):
+    """The end of the chain is a file that the emulator loads."""
+    field = Emulator.load(run / "model.safetensors").emulate(
+        {"omega_m": 0.3, "omega_b": 0.05, "h": 0.7, "n_s": 1.0, "sigma_8": 0.8},
+        n_cells=16,
+        seed=1,
+        fields=["matter"],
+        extrapolate=True,
+    )["matter"]
+    assert np.isfinite(field.data).all()
+
+
+def test_a_training_says_what_it_does(run):
+    """Configuration, losses, scores, a picture and the model without the critic."""
+    config = json.loads((run / "config.json").read_text())
+    assert config["training"]["paired_steps"] == 4
+    assert len((run / "log.csv").read_text().splitlines()) == 1 + TINY.steps
+    assert "matter_r_quarter" in (run / "validation.csv").read_text()
+    assert (run / "samples.png").is_file()
+    assert (run / "paired.safetensors").is_file()
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_an_interrupted_training_ends_the_same(
+    dataset, run, tmp_path, monkeypatch, steps
+):
+    """Killed in either stage and started again, it reaches the same state."""
+    with monkeypatch.context() as patch:
+        interrupt_after(steps, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataset, tmp_path, TINY, progress=False)
+    train(dataset, tmp_path, TINY, progress=False)
+    expected, _ = read_tensors(run / "state.safetensors")
+    found, _ = read_tensors(tmp_path / "state.safetensors")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        # The order of sums over threads may differ by rounding.
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
+    assert (tmp_path / "log.csv").read_text().count("\n") == 1 + TINY.steps
+
+
+def test_another_configuration_does_not_go_on(dataset, run):
+    """A folder holds one run."""
+    other = TrainingConfig(paired_steps=9, widths=(4, 8))
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(dataset, run, other, progress=False)
+
+
+def test_a_diverging_training_stops_with_its_reason(dataset, tmp_path, monkeypatch):
+    """It does not go on with numbers that are none."""
+    step = training._step
+    monkeypatch.setattr(
+        training, "_step", lambda *a: {**step(*a), "loss": float("nan")}
+    )
+    with pytest.raises(TrainingDivergedError, match="learning rate"):
+        train(dataset, tmp_path, TINY, progress=False)
+
+
+def test_training_can_start_from_a_model(dataset, run, tmp_path):
+    """Fine-tuning begins where the other ended."""
+    train(dataset, tmp_path, TINY, initial=run / "model.safetensors", progress=False)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_dry_run_trains_nothing(dataset, tmp_path):
+    """The configuration alone is written."""
+    train(dataset, tmp_path, TINY, dry_run=True, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_impossible_choices_are_named(dataset, tmp_path):
+    """A configuration that cannot be is refused before anything is done."""
+    with pytest.raises(TrainingError, match="precision"):
+        TrainingConfig(precision="float8")
+    deep = TrainingConfig(widths=(4,) * 6)
+    with pytest.raises(TrainingError, match="multiple of 32"):
+        train(dataset, tmp_path, deep, progress=False)
