@@ -8,6 +8,7 @@ unpickled, so a file from anywhere can be opened: what does not fit is refused w
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ._files import atomic_path, sha256_of
+from .conditioning import condition_length
 from .errors import AstroganError, CheckpointError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig
 from .networks import NetworkConfig
@@ -29,6 +31,7 @@ __all__ = [
     "BaseSettings",
     "Model",
     "ModelCard",
+    "check_weights",
     "read_model",
     "read_tensors",
     "write_model",
@@ -186,7 +189,7 @@ def read_tensors(
         ) from error
     try:
         return tensors, {key: json.loads(text) for key, text in metadata.items()}
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata of {name} is not JSON: {error}") from error
 
 
@@ -256,16 +259,25 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     try:
         config = _generator_config(metadata["generator"])
         card = _card(metadata["card"])
+        if condition_length(card.space) != config.network.n_conditions:
+            raise CheckpointError(
+                f"the network is told {config.network.n_conditions} numbers, but "
+                f"the parameters make {condition_length(card.space)}"
+            )
         with torch.device("meta"):
             expected = FieldGenerator(config).state_dict()
-    except (KeyError, TypeError, ValueError, AttributeError, AstroganError) as error:
+    except (
+        *(KeyError, TypeError, AttributeError, AstroganError),
+        *(ValueError, ArithmeticError, RuntimeError),
+    ) as error:
         raise CheckpointError(
             f"the settings of {name} cannot be understood: {error!r}"
         ) from error
     check_weights(name, tensors, expected)
     generator = FieldGenerator(config)
     generator.load_state_dict(tensors)
-    return Model(generator.eval().requires_grad_(False), card, Path(path), sha256_of(path))
+    generator.eval().requires_grad_(False)
+    return Model(generator, card, Path(path), sha256_of(path))
 
 
 def check_weights(
@@ -306,8 +318,9 @@ def _generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
         network[key] = tuple(network[key])
         if max(network[key]) > 4096 or len(network[key]) > 12:
             raise CheckpointError(f"{key} {network[key]} is beyond reason")
-    if max(network["style"], network["n_conditions"], network["out_channels"]) > 4096:
-        raise CheckpointError("the network is beyond reason")
+    for key in ("in_channels", "out_channels", "n_conditions", "style"):
+        if network[key] > 4096:
+            raise CheckpointError(f"{key} {network[key]} is beyond reason")
     heads = tuple(FieldHead(**head) for head in values.pop("heads"))
     return GeneratorConfig(NetworkConfig(**network), heads, **values)
 
@@ -317,6 +330,13 @@ def _card(values: Mapping[str, Any]) -> ModelCard:
     space = ParameterSpace.from_dict(values.pop("space"))
     base = BaseSettings(**values.pop("base"))
     low, high = values.pop("redshifts")
-    return ModelCard(
+    card = ModelCard(
         space=space, base=base, redshifts=(float(low), float(high)), **values
     )
+    if not -1 < low <= high < math.inf:
+        raise CheckpointError(f"redshifts {card.redshifts} are not a range")
+    if not (0 < card.cell_size < math.inf and 0 < card.n_cells < math.inf):
+        raise CheckpointError(
+            f"cell_size {card.cell_size} and n_cells {card.n_cells} must be positive"
+        )
+    return card

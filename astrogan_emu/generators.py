@@ -45,7 +45,7 @@ class FieldHead:
     Raises
     ------
     TrainingError
-        If `scale` is not positive.
+        If `scale` is not positive, or `start` not finite.
     """
 
     name: str
@@ -57,6 +57,10 @@ class FieldHead:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise TrainingError(
                 f"the scale of {self.name} must be positive, got {self.scale}"
+            )
+        if not math.isfinite(self.start):
+            raise TrainingError(
+                f"the start of {self.name} must be finite, got {self.start}"
             )
 
 
@@ -77,6 +81,11 @@ class GeneratorConfig:
     keep_scale
         Standard deviation of the Gaussian above which the base's density is kept, in
         cells; 0 keeps nothing but the mean.
+
+    Raises
+    ------
+    TrainingError
+        If the heads do not match the channels, or a scale is not possible.
     """
 
     network: NetworkConfig
@@ -92,6 +101,16 @@ class GeneratorConfig:
             raise TrainingError(
                 f"{len(self.heads)} heads cannot serve "
                 f"{self.network.out_channels} output channels"
+            )
+        for name in ("base_scale", "base_std"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise TrainingError(f"{name} must be positive, got {value}")
+        if not math.isfinite(self.base_mean):
+            raise TrainingError(f"base_mean must be finite, got {self.base_mean}")
+        if not (math.isfinite(self.keep_scale) and self.keep_scale >= 0):
+            raise TrainingError(
+                f"keep_scale must be 0 or positive, got {self.keep_scale}"
             )
 
     @property
@@ -139,7 +158,8 @@ class FieldGenerator(nn.Module):
         GridError
             If the cells per side are not a multiple of ``network.multiple``.
         """
-        self.check_size(base.shape[-1])
+        for n_cells in base.shape[2:]:
+            self.check_size(n_cells)
         config = self.config
         latent = torch.log1p(base / config.base_scale)
         x = (latent - config.base_mean) / config.base_std
@@ -160,11 +180,12 @@ class FieldGenerator(nn.Module):
     def check_size(self, n_cells: int) -> None:
         """Refuse a grid that the network cannot halve often enough."""
         multiple = self.config.network.multiple
-        if n_cells % multiple:
+        if n_cells < 1 or n_cells % multiple:
+            below = max(n_cells, 0) // multiple * multiple
+            near = f"are {below} and" if below else "is"
             raise GridError(
                 f"n_cells must be a multiple of {multiple} for this model, got "
-                f"{n_cells}; the nearest are {n_cells // multiple * multiple} and "
-                f"{-(-n_cells // multiple) * multiple}"
+                f"{n_cells}; the nearest {near} {below + multiple}"
             )
 
     def _conserve(self, value: Tensor, base: Tensor) -> Tensor:
@@ -220,7 +241,7 @@ class FieldGenerator(nn.Module):
 
 
 def _smooth(values: Tensor, scale: float) -> Tensor:
-    """Gaussian smoothing on a torus over the axes after the first two; scale in cells."""
+    """Gaussian smoothing on a torus, over all but two axes; `scale` in cells."""
     n_dim = values.ndim - 2
     sizes: Sequence[int] = values.shape[2:]
     axes = tuple(range(2, values.ndim))

@@ -82,6 +82,7 @@ def _huber(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must serve in training too
 def _shells(n: int, n_dim: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Bin of each `rfftn` mode, its weight, and modes per bin, up to Nyquist.
 
@@ -105,7 +106,8 @@ def _binned(products: Tensor, n: int, n_dim: int) -> Tensor:
     shell, weight, count = _shells(n, n_dim, str(products.device))
     sums = products.new_zeros(*products.shape[:2], len(count))
     sums = sums.index_add(2, shell, products * weight)
-    return (sums / count)[..., 1 : n // 2 + 1]
+    used = slice(1, n // 2 + 1)
+    return sums[..., used] / count[used]
 
 
 def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,8 +136,10 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     cross = _binned(a.real * b.real + a.imag * b.imag, n, n_dim)
     # A field may be empty; then its power is 0 and tells nothing.
     tiny = 1e-12 * power_b.mean(-1, keepdim=True) + torch.finfo(power_b.dtype).tiny
-    log_ratio = torch.log((power_a + tiny) / (power_b + tiny))
-    r = cross / torch.sqrt((power_a + tiny) * (power_b + tiny))
+    power_a, power_b = power_a + tiny, power_b + tiny
+    # Neither the ratio nor the product: with an empty field they leave float32.
+    log_ratio = torch.log(power_a) - torch.log(power_b)
+    r = cross / (torch.sqrt(power_a) * torch.sqrt(power_b))
     shells = torch.arange(1, power_a.shape[-1] + 1, device=fields.device)
     weight = 1 / shells
     weight = weight / weight.sum()
@@ -144,4 +148,3 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         (_huber(log_ratio) * weight).sum(-1).mean(),
         ((1 - r) * weight).sum(-1).mean(),
     )
-

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -141,10 +142,7 @@ class _ModulatedConvolution(nn.Module):
         bias = self.bias + self.shift(style)
         # One convolution for each sample: the weights differ, and fields are large.
         x = torch.cat(
-            [
-                _convolve(x[i : i + 1], weight[i] * _GAIN, bias[i])
-                for i in range(len(x))
-            ]
+            [_convolve(x[i : i + 1], weight[i] * _GAIN, bias[i]) for i in range(len(x))]
         )
         if self.strength is not None and noise is not None:
             x = x + noise * self.strength.view(1, -1, *kernel)
@@ -233,13 +231,15 @@ class UNet(nn.Module):
             noise if noise is not None else [None] * len(self.noise_levels)
         )
         skips = []
-        for first, second in self.encoder:  # type: ignore[misc]
+        for stage in self.encoder:
+            first, second = cast(nn.ModuleList, stage)
             x = second(first(x, style, None), style, None)
             skips.append(x)
             x = _halve(x)
         first, second = self.middle
         x = second(first(x, style, None), style, next(maps))
-        for narrow, first, second in self.decoder:  # type: ignore[misc]
+        for stage in self.decoder:
+            narrow, first, second = cast(nn.ModuleList, stage)
             x = _double(narrow(x, style, None)) + skips.pop()
             x = first(x, style, next(maps))
             x = second(x, style, next(maps))
@@ -295,19 +295,21 @@ class Critic(nn.Module):
         """
         style = self.embed(conditions)
         x = torch.cat([fields, base], 1)
-        results = []
+        results: list[Tensor] = []
         for level, score, projection in zip(
             self.levels, self.scores, self.projections, strict=True
         ):
             if results:
                 x = _halve(x)
-            w1, b1, w2, b2 = level  # type: ignore[misc]
+            w1, b1, w2, b2 = cast(nn.ParameterList, level)
             x = F.leaky_relu(_convolve(x, w1, b1), _SLOPE)
             x = F.leaky_relu(_convolve(x, w2, b2), _SLOPE)
-            direction = score.weight + projection(style) / math.sqrt(x.shape[1])
+            direction = cast(Tensor, score.weight) + projection(style) / math.sqrt(
+                x.shape[1]
+            )
             patches = torch.einsum("bc...,bc->b...", x, direction)
             # Squash each patch, so that a few extreme ones do not decide the mean.
-            patches = 4 * torch.tanh((patches + score.bias) / 4)
+            patches = 4 * torch.tanh((patches + cast(Tensor, score.bias)) / 4)
             results.append(patches.flatten(1).mean(1))
         return torch.stack(results, 1)
 

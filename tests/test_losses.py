@@ -1,0 +1,145 @@
+"""Losses: their values where they can be worked out by hand, and tame gradients."""
+
+import math
+
+import pytest
+import torch
+
+from astrogan_emu.losses import (
+    gradient_penalty,
+    paired_loss,
+    relativistic_loss,
+    spectral_losses,
+)
+
+
+def random_field(n_dim=2, n=16, seed=0):
+    torch.manual_seed(seed)
+    field = torch.exp(torch.randn(2, 1, *(n,) * n_dim))
+    return field / field.mean()
+
+
+def test_equal_scores_cost_ln_2():
+    """Neither side of an even game is ahead."""
+    scores = torch.randn(4, 3)
+    assert float(relativistic_loss(scores, scores)) == pytest.approx(math.log(2))
+
+
+def test_only_the_difference_of_scores_counts():
+    """A critic cannot win by raising all of its scores."""
+    ahead, behind = torch.randn(2, 4, 3)
+    torch.testing.assert_close(
+        relativistic_loss(ahead + 5, behind + 5), relativistic_loss(ahead, behind)
+    )
+
+
+def test_a_clear_win_costs_nothing_and_a_clear_loss_its_margin():
+    """The loss tends to 0 and to its argument."""
+    low, high = torch.zeros(4, 1), torch.full((4, 1), 30.0)
+    assert float(relativistic_loss(high, low)) < 1e-6
+    assert float(relativistic_loss(low, high)) == pytest.approx(30.0)
+
+
+def test_the_penalty_of_a_linear_critic_is_its_squared_weight():
+    """The gradient of w . x is w, for each sample; cells times the sum of squares."""
+    weight = torch.randn(1, 2, 4, 4)
+    fields = torch.randn(3, 2, 4, 4, requires_grad=True)
+    scores = (weight * fields).flatten(1).sum(1, keepdim=True)
+    expected = 16 * weight.square().sum()
+    torch.testing.assert_close(gradient_penalty(scores, fields), expected)
+
+
+def test_the_penalty_of_a_mean_does_not_depend_on_the_grid():
+    """A score that is a mean over cells has penalty 1 on any grid."""
+    for n in (4, 8):
+        fields = torch.randn(2, 1, n, n, requires_grad=True)
+        scores = fields.flatten(1).mean(1, keepdim=True)
+        assert float(gradient_penalty(scores, fields)) == pytest.approx(1.0)
+
+
+def test_the_penalty_can_be_learned_from():
+    """It is differentiable in the critic's weights: d(n w^2)/dw = 2 n w."""
+    weight = torch.tensor(0.5, requires_grad=True)
+    fields = torch.randn(1, 1, 2, 2, requires_grad=True)
+    scores = (weight * fields.sum()).view(1, 1)
+    gradient_penalty(scores, fields).backward()
+    # Four cells, each of gradient w, times their number.
+    assert float(weight.grad) == pytest.approx(2 * 16 * 0.5)
+
+
+def test_paired_loss_is_quadratic_then_linear():
+    """d^2 / 2 below 1, |d| - 1/2 above."""
+    target = torch.zeros(1, 1, 4, 4)
+    assert float(paired_loss(target, target)) == 0
+    assert float(paired_loss(target + 0.1, target)) == pytest.approx(0.005)
+    assert float(paired_loss(target + 3, target)) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("n_dim", [2, 3])
+@pytest.mark.parametrize("n", [8, 9])
+def test_identical_fields_have_no_spectral_loss(n_dim, n):
+    """Neither power nor phases differ, to rounding."""
+    field = random_field(n_dim, n)
+    power, phase = spectral_losses(field, field)
+    assert float(power) == 0
+    assert float(phase) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("n_dim", [2, 3])
+@pytest.mark.parametrize("factor", [1.1, 2.0, 0.5])
+def test_a_scaled_contrast_costs_its_power_alone(n_dim, factor):
+    """The log power differs by x = 2 ln(factor): x^2 up to 1/2, then |x| - 1/4."""
+    target = random_field(n_dim, 8)
+    power, phase = spectral_losses(1 + factor * (target - 1), target)
+    x = abs(2 * math.log(factor))
+    expected = x**2 if x < 0.5 else x - 0.25
+    assert float(power) == pytest.approx(expected, rel=1e-4)
+    assert float(phase) == pytest.approx(0, abs=1e-5)
+
+
+def test_opposite_phases_cost_two():
+    """The correlation is -1 on every scale, at the same power."""
+    target = random_field()
+    power, phase = spectral_losses(2 - target, target)
+    assert float(power) == pytest.approx(0, abs=1e-6)
+    assert float(phase) == pytest.approx(2, abs=1e-5)
+
+
+def test_the_mean_is_no_matter_of_the_spectral_losses():
+    """A constant added changes nothing: shells start at the fundamental mode."""
+    target = random_field()
+    power, phase = spectral_losses(target + 3, target)
+    assert float(power) == pytest.approx(0, abs=1e-6)
+    assert float(phase) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("empty", ["fields", "target", "both"])
+def test_empty_fields_leave_losses_and_gradients_finite(empty):
+    """A box without galaxies must not end the training."""
+    fields, target = random_field(seed=0), random_field(seed=1)
+    if empty in ("fields", "both"):
+        fields = torch.zeros_like(fields)
+    if empty in ("target", "both"):
+        target = torch.zeros_like(target)
+    fields.requires_grad_()
+    power, phase = spectral_losses(fields, target)
+    (power + phase).backward()
+    assert torch.isfinite(power + phase)
+    assert torch.isfinite(fields.grad).all()
+
+
+def test_the_smallest_grid_has_finite_gradients():
+    """Even where no mode lies beyond the Nyquist frequency."""
+    fields, target = random_field(n=2).requires_grad_(), random_field(n=2, seed=1)
+    sum(spectral_losses(fields, target)).backward()
+    assert torch.isfinite(fields.grad).all()
+
+
+def test_losses_seen_in_inference_can_be_trained_on_later():
+    """What is kept between calls must not be bound to inference mode."""
+    target = random_field(n=10)
+    with torch.inference_mode():
+        spectral_losses(target, target)
+    fields = random_field(n=10, seed=1).requires_grad_()
+    sum(spectral_losses(fields, target.clone())).backward()
+    assert fields.grad is not None
