@@ -83,7 +83,11 @@ def write_part(path: Path, part: Part, made_of: Mapping[str, Any]) -> None:
         file.attrs["made_of"] = json.dumps(made_of)
         file.attrs["box_size"] = part.box_size
         file.attrs["parameters"] = json.dumps(dict(part.parameters))
-        arrays: dict[str, NDArray[Any] | None] = {"redshifts": part.redshifts, "target": part.target, "base": part.base}
+        arrays: dict[str, NDArray[Any] | None] = {
+            "redshifts": part.redshifts,
+            "target": part.target,
+            "base": part.base,
+        }
         for name, values in arrays.items():
             if values is not None:
                 # A checksum, so that damage is noticed when the part is read.
