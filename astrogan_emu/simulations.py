@@ -310,7 +310,9 @@ def _run_one(
                     "sigma_8": parameters["sigma_8"],
                     "seed": int(row["seed"]),
                     "run": str(row["run"]),
-                    **_settings(config),
+                    "pm_n_mesh": config.n_mesh,
+                    "pm_n_steps": config.n_steps,
+                    "pm_start_redshift": config.start_redshift,
                 },
             )
     return str(row["run"])
@@ -325,15 +327,6 @@ def end_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _settings(config: SimulationConfig) -> dict[str, float]:
-    """The settings that a snapshot records of its run."""
-    return {
-        "pm_n_mesh": config.n_mesh,
-        "pm_n_steps": config.n_steps,
-        "pm_start_redshift": config.start_redshift,
-    }
 
 
 def _suite_rows(design: Table, config: SimulationConfig, folder: Path) -> Table:

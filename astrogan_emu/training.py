@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import __version__
 from ._files import atomic_path
 from .batches import Batch, draw_batch, draw_noise, paired_base
 from .checkpoints import BaseSettings, ModelCard, read_model, write_model
@@ -364,7 +364,7 @@ def _card(
         training_set=data.sha256,
         scores=dict(scores),
         provenance={
-            "version": __version__,
+            "version": version("astrogan-emu"),
             "training": asdict(config),
             "preparation": dict(data.provenance),
             "runs": len(set(data.runs[data.indices("train")])),
