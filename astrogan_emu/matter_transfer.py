@@ -45,8 +45,8 @@ _ADVICE = (
 class MatterTransfer:
     """Transfer function of one universe, as a piecewise cubic on the table's nodes.
 
-    The nodes are even in u = ln(1 + k s / scale), with s the sound horizon: even in k
-    where the wiggles are, even in ln k beyond them.
+    The nodes are fixed in k times the sound horizon, where the wiggles of all universes
+    are in step.
 
     Parameters
     ----------
@@ -76,10 +76,7 @@ class MatterTransfer:
         weights = table.weights(self.physical_m, omega_b / omega_m)
         self.ratio = torch.tensordot(weights, table.ratio, 2)
         self.sound_horizon = torch.exp((weights * table.log_sound_horizon).sum())
-        u = table.step * torch.arange(
-            len(self.ratio), dtype=torch.float64, device=device
-        )
-        k = table.scale * torch.expm1(u) / self.sound_horizon
+        k = table.nodes / self.sound_horizon
         smooth = smooth_transfer_function(k, self.physical_m, self.physical_b)
         self.values = self.ratio * smooth
         self.slopes = _slopes(self.values)
@@ -87,15 +84,17 @@ class MatterTransfer:
     def __call__(self, k: Tensor) -> Tensor:
         """T(k) for k in h/Mpc."""
         k = k * self.h
-        u = torch.log1p(k * self.sound_horizon / self.table.scale) / self.table.step
+        x = k * self.sound_horizon
+        u = self.table.place(x)
         last = len(self.values) - 1
         result = _hermite(u.clamp(max=last), self.values, self.slopes)
         beyond = u > last
         if not bool(beyond.any()):
             return result
         # Over a stretch, so that the rounding of the table does not show.
-        slope = (self.ratio[-1] - self.ratio[-21]) / 20.0
-        ratio = self.ratio[-1] + (u[beyond] - last) * slope
+        start, end = self.table.nodes[-21], self.table.nodes[-1]
+        slope = (self.ratio[-1] - self.ratio[-21]) / torch.log(end / start)
+        ratio = self.ratio[-1] + slope * torch.log(x[beyond] / end)
         smooth = smooth_transfer_function(k[beyond], self.physical_m, self.physical_b)
         return result.masked_scatter(beyond, ratio * smooth)
 
@@ -186,8 +185,8 @@ class _Table:
     baryon_fraction: tuple[float, float]
     centre: tuple[float, ...]
     half_width: tuple[float, ...]
-    scale: float
-    step: float
+    nodes: Tensor  # (n_nodes,), k times the sound horizon
+    spacing: tuple[float, ...]
 
     @classmethod
     def load(cls, device: torch.device) -> _Table:
@@ -201,9 +200,17 @@ class _Table:
                 baryon_fraction=tuple(data["baryon_fraction"].tolist()),
                 centre=tuple(data["centre"].tolist()),
                 half_width=tuple(data["half_width"].tolist()),
-                scale=float(data["scale"]),
-                step=float(data["step"]),
+                nodes=torch.as_tensor(data["nodes"], device=device),
+                spacing=tuple(data["spacing"].tolist()),
             )
+
+    def place(self, x: Tensor) -> Tensor:
+        """Where x = k s lies among the nodes, 0 at the first and 1 at the second.
+
+        The nodes are even in ln x, but for more of them where the wiggles are.
+        """
+        turn, density, end, step = self.spacing
+        return (torch.log1p(x / turn) + density * x / (1.0 + x / end)) / step
 
     def weights(self, physical_m: Tensor, fraction: Tensor) -> Tensor:
         """Products of the Chebyshev polynomials, (n_fraction, n_matter)."""
@@ -231,7 +238,9 @@ class _Table:
 
 @lru_cache(maxsize=4)
 def _table(device: torch.device) -> _Table:
-    return _Table.load(device)
+    # Made within inference mode, it could not be differentiated through later.
+    with torch.inference_mode(False):
+        return _Table.load(device)
 
 
 def _chebyshev(x: Tensor, n_terms: int) -> Tensor:
