@@ -20,11 +20,15 @@ __all__ = ["Batch", "draw_batch", "draw_noise", "one_sample"]
 
 @dataclass
 class Batch:
-    """Samples as tensors: base, target, conditions; the first axis counts them."""
+    """Samples as tensors: base, target, conditions; the first axis counts them.
+
+    Base and target are of the same phases if they are paired.
+    """
 
     base: Tensor
     target: Tensor
     conditions: Tensor
+    paired: bool
 
 
 def _symmetry(rng: np.random.Generator, n_dim: int) -> tuple[Any, Any, Any]:
@@ -76,7 +80,7 @@ def draw_batch(
         base, target, parameters, redshift = data.sample(index)
         symmetry = _symmetry(rng, data.n_dim)
         parts = (
-            _transformed(paired_base(base), symmetry),
+            _transformed(base_of(base), symmetry),
             _transformed(target, symmetry),
             parameters,
             redshift,
@@ -89,6 +93,7 @@ def draw_batch(
         torch.from_numpy(stacked[0]).to(device),
         torch.from_numpy(stacked[1]).to(device),
         told.to(device),
+        data.paired,
     )
 
 
@@ -137,17 +142,15 @@ def one_sample(data: TrainingData, index: int, device: torch.device) -> Batch:
     base, target, parameters, redshift = data.sample(index)
     told = conditions(data.space, parameters[None], redshift)
     return Batch(
-        torch.from_numpy(paired_base(base)[None]).to(device),
+        torch.from_numpy(base_of(base)[None]).to(device),
         torch.from_numpy(target[None]).to(device),
         told.to(device),
+        data.paired,
     )
 
 
-def paired_base(base: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def base_of(base: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """The base of a sample, which must have one."""
     if base is None:
-        raise TrainingError(
-            "this training set has no bases of the targets' own phases; prepare one "
-            "from snapshots with initial conditions"
-        )
+        raise TrainingError("this training set has no bases; prepare it again")
     return base

@@ -54,16 +54,25 @@ class BaseSettings:
         Cells of the force mesh for each cell of the field, along one side.
     start_redshift
         Of the second-order Lagrangian start.
+    depth
+        For maps, the slab over which the base is averaged [Mpc/h].
     """
 
-    n_steps: int = 5
+    n_steps: int = 10
     mesh_factor: int = 1
     start_redshift: float = 9.0
+    depth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.n_steps < 1 or self.mesh_factor < 1 or self.start_redshift <= 0:
+        positive = self.depth is None or 0 < self.depth < math.inf
+        if (
+            self.n_steps < 1
+            or self.mesh_factor < 1
+            or self.start_redshift <= 0
+            or not positive
+        ):
             raise CheckpointError(
-                "n_steps and mesh_factor must be at least 1 and start_redshift "
+                "n_steps and mesh_factor must be at least 1, start_redshift and depth "
                 f"positive, got {self}"
             )
 

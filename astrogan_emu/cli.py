@@ -123,13 +123,9 @@ def _emulate(options: argparse.Namespace) -> None:
         f"[{unit}]"
     )
     said = f"  made in {taken:.2f} s by model {emulator.card.name}"
-    reference = emulator.card.provenance.get("simulation_seconds")
-    if reference:
-        volume = (side / (emulator.card.n_cells * emulator.card.cell_size)) ** 3
-        said += (
-            f"; the simulation it stands in for took {reference * volume:.3g} s "
-            "where it was trained"
-        )
+    ratio = emulator.card.provenance.get("simulation_over_emulation")
+    if ratio:
+        said += f"; the simulation it stands in for takes about {ratio:.0f} times that"
     print(said)
     # A second run of the same command would otherwise fail on its own result.
     replace = options.overwrite or options.output is None
@@ -226,26 +222,54 @@ def _add_prepare(commands: Any) -> None:
     parser = commands.add_parser(
         "prepare", help="make a training set from a suite of snapshots"
     )
-    parser.add_argument("suite", type=Path, help="suite.ecsv or its folder")
+    parser.add_argument(
+        "suite",
+        type=Path,
+        nargs="+",
+        help="suite.ecsv or its folder, or Maps_*.npy or Grids_*.npy of the CAMELS "
+        "Multifield Dataset, one for each field",
+    )
     parser.add_argument("--output", "-o", type=Path, required=True)
     parser.add_argument("--n-cells", type=int, default=64)
     parser.add_argument("--fields", default="matter,galaxies", help="comma-separated")
-    parser.add_argument("--base-steps", type=int, default=5)
+    parser.add_argument("--base-steps", type=int, default=10)
+    parser.add_argument(
+        "--parameters",
+        type=Path,
+        metavar="FILE",
+        help="params_*.txt or CosmoAstroSeed_*.txt of .npy files",
+    )
     parser.add_argument("--workers", type=int)
     parser.add_argument("--dry-run", action="store_true")
     parser.set_defaults(run=_prepare)
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    from .errors import DatasetError
+    from .multifield import is_multifield, prepare_multifield
     from .preparation import PreparationConfig, prepare
 
+    if any(map(is_multifield, options.suite)):
+        if options.parameters is None:
+            raise DatasetError("give the parameter file of the maps: --parameters FILE")
+        path = prepare_multifield(
+            options.suite,
+            options.parameters,
+            options.output,
+            n_cells=options.n_cells,
+            base_steps=options.base_steps,
+        )
+        print(f"wrote {path}")
+        return
+    if len(options.suite) > 1:
+        raise DatasetError(f"give one suite, got {len(options.suite)}")
     config = PreparationConfig(
         fields=tuple(options.fields.split(",")),
         n_cells=options.n_cells,
         base_steps=options.base_steps,
     )
     path = prepare(
-        options.suite,
+        options.suite[0],
         options.output,
         config=config,
         workers=options.workers,

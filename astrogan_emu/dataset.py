@@ -6,7 +6,7 @@ hands out samples. How fields are made from snapshots is the task of `preparatio
 ================== ============================ ====================================
 in the file        shape                        meaning
 ================== ============================ ====================================
-samples/base       (samples, channels, n, n, n) base fields; absent if not paired
+samples/base       (samples, channels, n, n, n) base fields, where there are any
 samples/target     (samples, fields, n, n, n)   target fields, in their units
 samples/parameters (samples, parameters)        in the order of the space
 samples/redshift   (samples,)                   of each sample
@@ -63,7 +63,7 @@ class RunSamples:
     target
         Shape ``(n_samples, n_fields, n, ...)``.
     base
-        Shape ``(n_samples, n_channels, n, ...)``; None if not paired.
+        Shape ``(n_samples, n_channels, n, ...)``; needed if paired.
     """
 
     run: str
@@ -138,6 +138,11 @@ def write_training_set(
             for name, values in arrays.items():
                 if values is not None:
                     _append(samples, name, values)
+            if (run.base is not None) != ("base" in samples):
+                raise DatasetError(
+                    f"run {run.run} {'lacks' if run.base is None else 'has'} a base, "
+                    "unlike those before it"
+                )
             n = len(run.redshifts)
             columns["parameters"] += [np.asarray(run.parameters, np.float64)] * n
             columns["redshift"] += [float(z) for z in run.redshifts]
@@ -166,11 +171,8 @@ def _check_run(
         "target": (run.target.shape, (n, len(description.fields), *side)),
         "parameters": (np.shape(run.parameters), (len(description.space),)),
     }
-    if (run.base is not None) != description.paired:
-        raise DatasetError(
-            f"run {run.run} {'lacks' if description.paired else 'has'} a base, unlike "
-            "the set that it is written to"
-        )
+    if description.paired and run.base is None:
+        raise DatasetError(f"run {run.run} lacks a base, which a paired set needs")
     if run.base is not None:
         shapes["base"] = (run.base.shape, (n, *run.base.shape[1:2], *side))
     for name, (shape, wanted) in shapes.items():
@@ -237,7 +239,7 @@ class TrainingSet(TrainingData):
         self.sha256 = str(attributes["sha256"])
         samples = file["samples"]
         self._target = samples["target"]
-        self._base = samples["base"] if self.paired else None
+        self._base = samples["base"] if self.paired or "base" in samples else None
         self.parameters = _small(samples["parameters"])
         self.redshifts = _small(samples["redshift"])
         self.runs = np.char.decode(_small(samples["run"]), "utf-8")
@@ -356,7 +358,7 @@ class TrainingSet(TrainingData):
 
     @property
     def base_channels(self) -> int:
-        """Number of base channels; 1, the matter density, if not paired."""
+        """Number of base channels; 1, the matter density, where there is no base."""
         return 1 if self._base is None else int(self._base.shape[1])
 
     def sample(self, index: int) -> Sample:

@@ -232,7 +232,10 @@ class Emulator:
                 model=self.identity,
                 unit=own or u.dimensionless_unscaled,
             )
-            result[name] = field.to(FIELDS[name].unit)
+            spec = FIELDS[name]
+            # Maps of a density are per area.
+            per_area = field.ndim == 2 and spec.integrates
+            result[name] = field.to(spec.unit * u.Mpc if per_area else spec.unit)
         return result
 
     def base(
@@ -254,10 +257,11 @@ class Emulator:
         Returns
         -------
         Tensor
-            Ratio to the mean, shape ``(n, n, n)``.
+            Ratio to the mean, shape ``(n, n, n)``; for models of maps its average over
+            their depth, shape ``(n, n)``.
         """
         settings = self.card.base
-        return matter_density(
+        density = matter_density(
             delta,
             as_parameters(params, names=COSMOLOGICAL),
             box_size=box_size,
@@ -266,6 +270,16 @@ class Emulator:
             n_mesh=settings.mesh_factor * delta.shape[0],
             start_redshift=settings.start_redshift,
         )
+        if settings.depth is None:
+            return density
+        cells = settings.depth / box_size * len(density)
+        if cells > len(density):
+            raise GridError(
+                f"maps of this model are {settings.depth:g} Mpc/h deep, more than a "
+                f"box of {box_size:g} Mpc/h; use a larger n_cells"
+            )
+        share = (cells - torch.arange(len(density))).clamp(0, 1).to(density)
+        return torch.tensordot(density, share, 1) / cells
 
     def _generate(
         self,
@@ -286,7 +300,11 @@ class Emulator:
         if stochastic:
             noise = [
                 cell_noise(
-                    seed, _NOISE_STREAM + i, grid.n_cells >> level, device=base.device
+                    seed,
+                    _NOISE_STREAM + i,
+                    grid.n_cells >> level,
+                    n_dim=base.ndim,
+                    device=base.device,
                 )[None, None]
                 for i, level in enumerate(generator.network.noise_levels)
             ]

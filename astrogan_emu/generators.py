@@ -22,6 +22,8 @@ __all__ = ["FieldGenerator", "FieldHead", "GeneratorConfig"]
 
 # Sharpness of the soft floor that keeps fields positive, in transformed units.
 _FLOOR = 10.0
+# Of the density, as a ratio to the mean.
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class FieldHead:
         Of the logarithm, in the field's unit.
     conserved
         The field is a ratio to the mean: it starts from the base, keeps the base's
-        large scales, and its mean is exactly 1.
+        large scales, and its mean is exactly that of the base, which is 1 in a box.
     start
         Transformed value from which a field that is not conserved starts.
 
@@ -189,12 +191,14 @@ class FieldGenerator(nn.Module):
             )
 
     def _conserve(self, value: Tensor, base: Tensor) -> Tensor:
-        """Keep the base's large scales, and a mean of exactly 1."""
+        """Keep the base's large scales, and exactly its mean."""
+        # A region that the network emptied can still be given its mass.
+        value = value + _LEAST
         if self.config.keep_scale > 0:
             smooth = _smooth(torch.stack([base, value], 1), self.config.keep_scale)
-            value = value * (smooth[:, 0] / smooth[:, 1])
+            value = value * (smooth[:, 0] / smooth[:, 1].clamp(min=_LEAST))
         axes = tuple(range(1, value.ndim))
-        return value / value.mean(axes, keepdim=True)
+        return value * (base.mean(axes, keepdim=True) / value.mean(axes, keepdim=True))
 
     def to_latent(self, fields: Tensor) -> Tensor:
         """Physical fields on the network's logarithmic scale, as the critic sees them.

@@ -252,9 +252,9 @@ def transfer_function(
 
     A fit to CAMB without massive neutrinos, N_eff = 3.046 and T_CMB = 2.7255 K, made
     by ``benchmarks/fit_linear_transfer.py``: a smooth fit times a tabulated ratio that
-    holds the wiggles. The power it gives is within 0.3 % of CAMB's at k = 0.005-20 h/Mpc
-    anywhere in the range, and within 0.03 % in most of it, but for the zeros of the
-    transfer function where baryons are 70 % of the matter. Beyond the table (k = 20
+    holds the wiggles. The power it gives is within 0.3 % of CAMB's at k = 0.005-20
+    h/Mpc anywhere in the range, and within 0.03 % in most of it, but for the zeros of
+    the transfer function where baryons are 70 % of the matter. Beyond the table (k = 20
     h/Mpc or more) the ratio continues linearly in ln k, and the power at 100 h/Mpc is
     good to 1 %, but to 10 % only where omega_m h^2 is below 0.1.
 

@@ -76,9 +76,12 @@ def paired_loss(latent: Tensor, target: Tensor) -> Tensor:
     return F.smooth_l1_loss(latent, target)
 
 
-def _huber(x: Tensor) -> Tensor:
-    """Square up to 1/2, then linear: a field without power must still learn."""
-    return F.huber_loss(x, torch.zeros_like(x), reduction="none", delta=0.5) * 2
+def _robust(x: Tensor) -> Tensor:
+    """Square of what is small, logarithm of what is large (Cauchy's loss).
+
+    A field without power still learns, but does not decide a step alone.
+    """
+    return torch.log1p(x.square())
 
 
 @lru_cache(maxsize=8)
@@ -121,9 +124,8 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     power
-        Mean of ln(P / P_target), squared where it is small, over samples, channels
-        and shells up to the
-        Nyquist frequency, evenly in ln k.
+        Mean over samples, channels and shells up to the Nyquist frequency of
+        ln(1 + x^2) with x = ln(P / P_target), with weights falling as k^(-1/2).
     decorrelation
         Mean of 1 - r(k), likewise.
     """
@@ -141,10 +143,11 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     log_ratio = torch.log(power_a) - torch.log(power_b)
     r = cross / (torch.sqrt(power_a) * torch.sqrt(power_b))
     shells = torch.arange(1, power_a.shape[-1] + 1, device=fields.device)
-    weight = 1 / shells
+    # Between even in k, where the many shells near the Nyquist frequency decide, and
+    # even in ln k, where the few long modes do, which are right by construction.
+    weight = 1 / torch.sqrt(shells)
     weight = weight / weight.sum()
-    # Long modes are few and kept by construction; a shell of them is mostly noise.
     return (
-        (_huber(log_ratio) * weight).sum(-1).mean(),
+        (_robust(log_ratio) * weight).sum(-1).mean(),
         ((1 - r) * weight).sum(-1).mean(),
     )

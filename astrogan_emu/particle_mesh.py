@@ -1,7 +1,7 @@
 """Particle-mesh gravity: the few-step base of the emulator, and full runs.
 
 One integrator serves both. `evolve` moves particles from second-order Lagrangian
-initial conditions to each requested redshift; with 5 steps on a coarse mesh it is the
+initial conditions to each requested redshift; with 10 steps on a coarse mesh it is the
 base under the generator, with 40 on a fine one it is a simulation. All of it is torch:
 float32 or float64, any device, differentiable in the parameters and the linear field.
 """
@@ -179,7 +179,7 @@ def evolve(
     redshifts = [float(z) for z in redshifts]
     moving = [z for z in redshifts if z != start_redshift]
     ordered = all(x > y for x, y in pairwise(redshifts))
-    if not redshifts or not ordered or redshifts[0] > start_redshift:
+    if not redshifts or not ordered or not redshifts[0] <= start_redshift:
         raise SimulationError(
             f"redshifts must decrease from at most the start at {start_redshift:g}, "
             f"got {redshifts}"
@@ -250,7 +250,7 @@ def matter_density(
     *,
     box_size: float,
     redshift: float,
-    n_steps: int = 5,
+    n_steps: int = 10,
     n_mesh: int | None = None,
     start_redshift: float = 9.0,
 ) -> Tensor:

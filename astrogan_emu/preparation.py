@@ -8,8 +8,10 @@ itself the target fields of the same phases. What a field is made of stands in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -21,14 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.table import Table
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .dataset import RunSamples, TrainingSet, write_training_set
 from .errors import AstroganError, DatasetError
 from .grids import GridSpec
 from .halos import OccupationModel
-from .initial_conditions import linear_field_from_velocities
-from .parameters import ParameterSpace
+from .initial_conditions import linear_field, linear_field_from_velocities
+from .parameters import COSMOLOGICAL, ParameterSpace
 from .particle_mesh import matter_density
 from .preparation_plan import Plan, Row, Split, plan_training_set
 from .run_parts import Part, check_part, file_prints, read_part, write_part
@@ -75,7 +78,7 @@ class PreparationConfig:
 
     fields: tuple[str, ...] = ("matter", "galaxies")
     n_cells: int = 64
-    base_steps: int = 5
+    base_steps: int = 10
     base_mesh_factor: int = 1
     base_start_redshift: float = 9.0
     occupation: OccupationModel = field(default_factory=OccupationModel)
@@ -133,6 +136,41 @@ def _linear_field(start: Snapshot, omega_m: float, n_cells: int) -> torch.Tensor
     )
 
 
+def _cosmology(parameters: Mapping[str, float]) -> dict[str, float]:
+    """What a linear field is drawn from."""
+    if missing := [name for name in COSMOLOGICAL if name not in parameters]:
+        raise DatasetError(
+            f"without initial conditions a base is drawn, which needs {missing[0]}; "
+            "add that column to the suite"
+        )
+    return {name: parameters[name] for name in COSMOLOGICAL}
+
+
+def _seed_of(run: str) -> int:
+    """A seed for the phases of a run whose own are not known."""
+    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:7], "big")
+
+
+def _base(
+    delta: torch.Tensor,
+    parameters: Mapping[str, float],
+    redshift: float,
+    box_size: float,
+    config: PreparationConfig,
+) -> NDArray[np.float32]:
+    """The base of a linear field, as one channel."""
+    density = matter_density(
+        delta,
+        parameters,
+        box_size=box_size,
+        redshift=redshift,
+        n_steps=config.base_steps,
+        n_mesh=config.base_mesh_factor * config.n_cells,
+        start_redshift=config.base_start_redshift,
+    )
+    return density.numpy()[None]
+
+
 def _make_part(
     rows: Sequence[Row], parameters: Mapping[str, float], config: PreparationConfig
 ) -> Part:
@@ -143,26 +181,21 @@ def _make_part(
     box_size = snapshots[0].box_size
     for snapshot, redshift in zip(snapshots, redshifts, strict=True):
         _check_header(snapshot, parameters, redshift, box_size)
-    bases = None
     with torch.no_grad():
         if start_file:
             start = read_snapshot(start_file)
             _check_header(start, parameters, None, box_size)
             delta = _linear_field(start, parameters["omega_m"], config.n_cells)
-            bases = np.stack(
-                [
-                    matter_density(
-                        delta,
-                        parameters,
-                        box_size=box_size,
-                        redshift=redshift,
-                        n_steps=config.base_steps,
-                        n_mesh=config.base_mesh_factor * config.n_cells,
-                        start_redshift=config.base_start_redshift,
-                    ).numpy()[None]
-                    for redshift in redshifts
-                ]
+        else:
+            delta = linear_field(
+                _cosmology(parameters),
+                n_cells=config.n_cells,
+                box_size=box_size,
+                seed=_seed_of(str(rows[0]["run"])),
             )
+        bases = np.stack(
+            [_base(delta, parameters, z, box_size, config) for z in redshifts]
+        )
     grid = GridSpec(config.n_cells, box_size)
     recipe = GalaxyRecipe(config.occupation, config.linking_length, config.min_members)
     targets = [snapshot_fields(s, grid, config.fields, recipe) for s in snapshots]
@@ -258,7 +291,8 @@ def prepare(
     ----------
     suite
         ``suite.ecsv``, the folder that holds it, or such a table; see `read_suite`. If
-        no run has initial conditions, the set is not paired.
+        no run has initial conditions, the set is not paired: bases are drawn with the
+        parameters of their runs, and with phases that the runs' names decide.
     output
         HDF5 file to write. One that is there and was made from the same suite in the
         same way is left as it is.
@@ -307,18 +341,16 @@ def prepare(
     if dry_run:
         _check_suite(plan)
         return output
+    parts = output.with_name(output.name + ".parts")
     if output.exists() and not overwrite:
         _check_same(output, plan, config)
+        shutil.rmtree(parts, ignore_errors=True)
         return output
-    parts = output.with_name(output.name + ".parts")
     parts.mkdir(exist_ok=True)
     paths = {run: parts / f"{run}.h5" for run in plan.rows}
     _make_parts(plan, config, paths, workers, progress)
     _assemble(output, plan, config, paths)
-    for path in paths.values():
-        path.unlink()
-    if not any(parts.iterdir()):
-        parts.rmdir()
+    shutil.rmtree(parts)
     return output
 
 

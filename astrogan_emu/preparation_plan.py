@@ -24,7 +24,14 @@ from .simulations import LCDM_SPACE
 from .suites import read_suite, suite_parameters, write_suite
 from .training_data import SPLITS
 
-__all__ = ["Plan", "Row", "Split", "plan_training_set"]
+__all__ = [
+    "Plan",
+    "Row",
+    "Split",
+    "draw_splits",
+    "plan_training_set",
+    "range_of_suite",
+]
 
 Row = Mapping[str, Any]
 Split = Mapping[str, str] | Sequence[float]
@@ -111,7 +118,7 @@ def plan_training_set(
             f"run {lacking} has no initial conditions, unlike {with_start[0]}; add "
             "them to the suite, or leave the run out"
         )
-    space = space or _space_of(table, names)
+    space = space or range_of_suite(table, names)
     if missing := [name for name in space.names if name not in names]:
         raise DatasetError(
             f"the space has the parameter {missing[0]}, which the suite has not; it "
@@ -151,7 +158,7 @@ def _suite_print(rows: Mapping[str, Sequence[Row]], names: Sequence[str]) -> str
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _space_of(table: Table, names: Sequence[str]) -> ParameterSpace:
+def range_of_suite(table: Table, names: Sequence[str]) -> ParameterSpace:
     """The default space if the suite lies in it, else the ranges that it covers."""
     columns = {name: np.array(table[name], dtype=float) for name in names}
     if tuple(names) == LCDM_SPACE.names:
@@ -185,10 +192,10 @@ def _splits(
         return {run: split.get(sets[run], "train") for run in rows}
     if split is None and set(sets.values()) & set(_SPLIT_OF_SET):
         return {run: _SPLIT_OF_SET.get(sets[run], "train") for run in rows}
-    return _drawn_splits(rows, split or _FRACTIONS, seed)
+    return draw_splits(rows, split or _FRACTIONS, seed)
 
 
-def _drawn_splits(
+def draw_splits(
     rows: Mapping[str, Sequence[Row]], fractions: Sequence[float], seed: int
 ) -> dict[str, str]:
     """Draw what runs are used for; runs of one seed share their phases and so stay."""

@@ -40,14 +40,14 @@ class Part:
     target
         Shape ``(n_samples, n_fields, n, n, n)``.
     base
-        Shape ``(n_samples, n_channels, n, n, n)``; None without initial conditions.
+        Shape ``(n_samples, n_channels, n, n, n)``.
     """
 
     box_size: float
     parameters: Mapping[str, float]
     redshifts: NDArray[np.float64]
     target: NDArray[np.float32]
-    base: NDArray[np.float32] | None
+    base: NDArray[np.float32]
 
 
 def file_prints(snapshots: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
@@ -83,17 +83,12 @@ def write_part(path: Path, part: Part, made_of: Mapping[str, Any]) -> None:
         file.attrs["made_of"] = json.dumps(made_of)
         file.attrs["box_size"] = part.box_size
         file.attrs["parameters"] = json.dumps(dict(part.parameters))
-        arrays: dict[str, NDArray[Any] | None] = {
-            "redshifts": part.redshifts,
-            "target": part.target,
-            "base": part.base,
-        }
-        for name, values in arrays.items():
-            if values is not None:
-                # A checksum, so that damage is noticed when the part is read.
-                file.create_dataset(
-                    name, data=values, chunks=(1, *values.shape[1:]), fletcher32=True
-                )
+        for name in ("redshifts", "target", "base"):
+            values = getattr(part, name)
+            # A checksum, so that damage is noticed when the part is read.
+            file.create_dataset(
+                name, data=values, chunks=(1, *values.shape[1:]), fletcher32=True
+            )
 
 
 def check_part(path: Path, made_of: Mapping[str, Any]) -> None:
@@ -134,7 +129,7 @@ def _read(path: Path) -> tuple[Part, dict[str, Any]]:
                 parameters=json.loads(file.attrs["parameters"]),
                 redshifts=file["redshifts"][()],
                 target=file["target"][()],
-                base=file["base"][()] if "base" in file else None,
+                base=file["base"][()],
             )
             return part, dict(json.loads(file.attrs["made_of"]))
     except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:

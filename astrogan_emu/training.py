@@ -1,8 +1,9 @@
 """Training the conditional GAN: one loop, from a training set to a model file.
 
-First the generator learns from pairs of the same phases, then the critic joins. Each
-step draws its samples, symmetries and noise from the seed and its own number, so a run
-that was killed goes on exactly as if it had not been. Shapes follow from the data.
+First the generator learns from pairs of the same phases, then the critic joins; data
+without pairs are learned from the critic and their power spectra alone. Each step
+draws its samples, symmetries and noise from the seed and its own number, so a run that
+was killed goes on exactly as if it had not been. Shapes follow from the data.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ._files import atomic_path
-from .batches import Batch, draw_batch, draw_noise, paired_base
+from .batches import Batch, base_of, draw_batch, draw_noise
 from .checkpoints import BaseSettings, ModelCard, read_model, write_model
 from .conditioning import condition_length
 from .dataset import TrainingSet
@@ -37,7 +38,7 @@ from .losses import (
 from .networks import NetworkConfig
 from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
-from .training_log import append_rows, truncate_logs
+from .training_log import append_rows, log_scalars, truncate_logs
 from .training_state import TrainingState
 
 __all__ = ["TrainingConfig", "train"]
@@ -50,7 +51,7 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     chosen = data.indices("train")
     chosen = chosen[:: max(1, len(chosen) // 16)]
     samples = [data.sample(i) for i in chosen]
-    latent = np.log1p(np.stack([paired_base(base) for base, *_ in samples]) / 0.2)
+    latent = np.log1p(np.stack([base_of(base) for base, *_ in samples]) / 0.2)
     heads = []
     for channel, name in enumerate(data.fields):
         values = np.stack([target[channel] for _, target, *_ in samples])
@@ -72,6 +73,13 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
         raise TrainingError(
             f"the boxes have {data.n_cells} cells a side, which {len(config.widths)} "
             f"levels cannot halve; n_cells must be a multiple of {network.multiple}"
+        )
+    if data.n_cells % network.critic_multiple:
+        raise TrainingError(
+            f"the boxes have {data.n_cells} cells a side, which the "
+            f"{len(config.critic_widths)} levels of the critic cannot halve; n_cells "
+            f"must be a multiple of {network.critic_multiple}, or give fewer "
+            "critic_widths"
         )
     return GeneratorConfig(
         network,
@@ -97,8 +105,11 @@ def _generator_losses(
         own = slice(channel, channel + 1)
         weight = 1.0 if head.conserved else config.free_weight
         power, phase = spectral_losses(fields[:, own], batch.target[:, own])
-        cell = paired_loss(latent[:, own], wanted[:, own])
-        for name, value in (("cell", cell), ("power", power), ("phase", phase)):
+        parts = {"power": power}
+        if batch.paired:
+            cell = paired_loss(latent[:, own], wanted[:, own])
+            parts |= {"cell": cell, "phase": phase}
+        for name, value in parts.items():
             losses[name] = losses[name].to(value.device) + weight * value
     axes = tuple(range(2, fields.ndim))
     free = [
@@ -111,12 +122,19 @@ def _generator_losses(
     return losses, fields
 
 
+def _critic_base(state: TrainingState, batch: Batch) -> Tensor:
+    """The base as the critic sees it: not at all where targets are of other phases."""
+    if not batch.paired:
+        return torch.zeros_like(batch.base)
+    return torch.log1p(batch.base / state.generator.config.base_scale)
+
+
 def _critic_step(
     state: TrainingState, batch: Batch, fields: Tensor, config: TrainingConfig
 ) -> dict[str, float]:
     """One update of the critic: the simulated should outscore the generated."""
     to_latent = state.generator.to_latent
-    base = torch.log1p(batch.base / state.generator.config.base_scale)
+    base = _critic_base(state, batch)
     penalised = state.step % config.penalty_every == 0
     real = to_latent(batch.target).requires_grad_(penalised)
     fake = to_latent(fields.detach()).requires_grad_(penalised)
@@ -164,7 +182,7 @@ def _step(
     if state.step >= config.paired_steps:
         report |= _critic_step(state, batch, fields, config)
         state.critic.requires_grad_(False)
-        base = torch.log1p(batch.base / state.generator.config.base_scale)
+        base = _critic_base(state, batch)
         to_latent = state.generator.to_latent
         verdict = relativistic_loss(
             state.critic(to_latent(fields), base, batch.conditions),
@@ -203,8 +221,9 @@ def train(
 
     The folder gets ``config.json``, ``log.csv``, ``validation.csv``, sample pictures,
     ``state.safetensors`` (to go on) and ``model.safetensors`` (to use), and
-    ``paired.safetensors``, the model before the critic joined. Started by ``torchrun``
-    it runs on several devices.
+    ``paired.safetensors``, the model before the critic joined. Where TensorBoard is
+    installed, its ``tensorboard`` folder shows the same numbers. Started by
+    ``torchrun`` it runs on several devices.
 
     Parameters
     ----------
@@ -246,6 +265,9 @@ def train(
         indices = data.indices("train")
         if len(indices) == 0:
             raise TrainingError(f"{dataset} has no training samples")
+        if not data.paired:
+            # Without pairs there is nothing to learn before the critic.
+            config = replace(config, paired_steps=0, adversarial_steps=config.steps)
         shapes = (
             read_model(initial).generator.config if initial else _shapes(data, config)
         )
@@ -317,6 +339,7 @@ def _loop(
                 _validate(state, data, config, folder)
             if state.step % config.checkpoint_every == 0 or state.step == config.steps:
                 append_rows(folder / "log.csv", reports)
+                log_scalars(folder, "training", reports)
                 reports = []
                 state.save(folder / "state.safetensors", config)
 
@@ -333,20 +356,20 @@ def _validate(
     split = _held_out(data)
     scores = validation_scores(state.average, data, split, limit=8)
     total = total_score(scores, data.fields)
-    append_rows(
-        folder / "validation.csv", [{"step": state.step, "score": total, **scores}]
-    )
+    rows = [{"step": state.step, "score": total, **scores}]
+    append_rows(folder / "validation.csv", rows)
+    log_scalars(folder, "validation", rows)
     title = f"step {state.step}"
     write_picture(state.average, data, split, folder / "samples.png", title)
-    write_model(
-        folder / "model.safetensors", state.average, _card(data, config, scores)
-    )
     if not np.isfinite(total) or total > 5 * state.best + 0.5:
         raise TrainingDivergedError(
             f"the validation score of step {state.step} is {total:.3g}, after "
             f"{state.best:.3g} before; lower the learning rate or the weight of the "
             "critic"
         )
+    write_model(
+        folder / "model.safetensors", state.average, _card(data, config, scores)
+    )
     state.best = min(state.best, total)
 
 

@@ -50,28 +50,28 @@ class TrainingConfig:
     """
 
     name: str = "model"
-    paired_steps: int = 1000
-    adversarial_steps: int = 350
+    paired_steps: int = 4200
+    adversarial_steps: int = 800
     batch_size: int = 1
-    widths: tuple[int, ...] = (16, 32, 64)
-    critic_widths: tuple[int, ...] = (8, 16, 32, 64)
+    widths: tuple[int, ...] = (8, 40, 80)
+    critic_widths: tuple[int, ...] = (24, 48, 64)
     keep_scale: float = 5.0
-    learning_rate: float = 3e-3
-    adversarial_rate: float = 5e-4
+    learning_rate: float = 2e-3
+    adversarial_rate: float = 4e-4
     critic_rate: float = 1e-3
     cell_weight: float = 1.0
-    power_weight: float = 0.5
-    phase_weight: float = 2.0
+    power_weight: float = 4.0
+    phase_weight: float = 4.0
     adversarial_weight: float = 0.05
     free_weight: float = 0.25
     penalty: float = 0.1
     penalty_every: int = 8
-    ema: float = 0.99
+    ema: float = 0.998
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
-    validate_every: int = 100
-    checkpoint_every: int = 50
+    validate_every: int = 300
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:

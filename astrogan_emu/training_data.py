@@ -28,7 +28,7 @@ SPLITS = ("train", "validation", "test")
 
 Floats = NDArray[np.float32]
 Sample = tuple[Floats | None, Floats, NDArray[np.float64], float]
-"""Base (None if not paired), target, parameters and redshift of one sample."""
+"""Base (or None), target, parameters and redshift of one sample."""
 
 _BASE_SETTINGS = ("n_steps", "mesh_factor", "start_redshift")
 
@@ -48,14 +48,15 @@ class Description:
     n_cells, cell_size
         Geometry of every sample; cell_size in comoving Mpc/h.
     base_settings
-        How the base is made: ``n_steps``, ``mesh_factor`` and ``start_redshift``.
+        How the base is made: ``n_steps``, ``mesh_factor`` and ``start_redshift``, and
+        for maps the ``depth`` over which it is averaged [Mpc/h].
     provenance
         Where the samples come from; anything that JSON can hold.
     n_dim
         2 for maps, 3 for grids.
     paired
-        Whether each target comes with a base of the same phases. Without, only the
-        parameters say what a base must be like.
+        Whether each target comes with a base of the same phases. Without, its base is
+        another realisation of the same parameters, or missing.
 
     Raises
     ------
@@ -95,7 +96,7 @@ class Description:
             raise DatasetError(
                 f"cell_size must be positive and finite [Mpc/h], got {self.cell_size}"
             )
-        if set(self.base_settings) != set(_BASE_SETTINGS):
+        if set(self.base_settings) - {"depth"} != set(_BASE_SETTINGS):
             raise DatasetError(
                 f"the settings of the base are {', '.join(_BASE_SETTINGS)}, got "
                 f"{', '.join(map(str, self.base_settings)) or 'none'}"
@@ -173,7 +174,8 @@ class TrainingData(ABC):
         Returns
         -------
         base
-            Shape ``(base_channels, n, ...)``; None if the data are not paired.
+            Shape ``(base_channels, n, ...)``; of the target's own phases if the data
+            are paired, else of others, or None.
         target
             Physical fields, shape ``(n_fields, n, ...)``.
         parameters

@@ -1,15 +1,16 @@
-"""Tables that a training run writes as it goes."""
+"""Tables that a training run writes as it goes, for TensorBoard too."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ._files import atomic_path
 
-__all__ = ["append_rows", "truncate_logs"]
+__all__ = ["append_rows", "log_scalars", "truncate_logs"]
 
 
 def append_rows(path: Path, rows: list[dict[str, float]]) -> None:
@@ -53,3 +54,35 @@ def truncate_logs(folder: Path, step: int) -> None:
         if rows:
             (folder / name).unlink()
             append_rows(folder / name, rows)
+
+
+@lru_cache(maxsize=1)
+def _writer(folder: Path) -> Any:
+    """TensorBoard's writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder)
+
+
+def log_scalars(folder: Path, group: str, rows: list[dict[str, float]]) -> None:
+    """Hand rows to TensorBoard, if it is installed.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    group
+        First part of the names of its curves.
+    rows
+        Numbers by column, with their ``step``.
+    """
+    writer = _writer(folder / "tensorboard")
+    if writer is None:
+        return
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
+    writer.flush()

@@ -91,7 +91,7 @@ def test_fields_are_positive_and_finite(n_dim):
 def low_modes_difference(keep_scale):
     """Of field and base, relative to the base, over the longest modes."""
     base = base_field(n=64)
-    made = run(make(keep_scale=keep_scale, head=0.1), base)[:, :1]
+    made = run(make(keep_scale=keep_scale, head=0.15), base)[:, :1]
 
     def modes(x):
         grid = torch.fft.rfftn(x, dim=(2, 3))[0, 0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from astrogan_emu.errors import TrainingError
-from astrogan_emu.networks import Critic, NetworkConfig, UNet
+from astrogan_emu.networks import Critic, NetworkConfig, UNet, _Wrap
 
 SMALL = {"widths": (3, 4, 5), "critic_widths": (3, 4), "style": 6}
 SHAPES = [(2, 1, 1, 2), (2, 3, 2, 5), (3, 1, 2, 1), (3, 2, 1, 4)]
@@ -56,6 +56,38 @@ def test_the_world_is_a_torus(n_dim):
     moved = net(move(x, 0), told, moved_noise)
     # Rounding in double precision only.
     torch.testing.assert_close(moved, move(net(x, told, noise), 0))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (3, 4, 1)])
+@pytest.mark.parametrize("reach", [1, 2])
+def test_wrapping_is_circular_padding(shape, reach):
+    """As PyTorch's own, with its gradient, and the gradient of that."""
+    if reach > min(shape):
+        reach = 1
+    x = torch.randn(2, 3, *shape, dtype=torch.float64, requires_grad=True)
+    pads = (reach,) * (2 * len(shape))
+    expected = torch.nn.functional.pad(x, pads, mode="circular")
+    assert torch.equal(_Wrap.apply(x, reach), expected)
+    assert torch.autograd.gradcheck(_Wrap.apply, (x, reach))
+    assert torch.autograd.gradgradcheck(_Wrap.apply, (x, reach))
+
+
+@pytest.mark.parametrize("n_dim", [2, 3])
+def test_training_differentiates_the_same_function(n_dim):
+    """The quick way of training mode has the values and gradients of the plain one."""
+    net = living_unet(n_dim)
+    x, told, noise = inputs(net, n=8)
+
+    def gradients(net):
+        net.requires_grad_(True)
+        result = net(x, told, noise)
+        return result, torch.autograd.grad(result.square().sum(), [*net.parameters()])
+
+    quick, quick_gradients = gradients(net.train())
+    plain, plain_gradients = gradients(net.eval())
+    torch.testing.assert_close(quick, plain)
+    for one, other in zip(quick_gradients, plain_gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_fresh_network_corrects_nothing():
@@ -134,9 +166,9 @@ def test_the_critic_lives_on_a_torus():
     """A shift by the coarsest cell changes no score."""
     torch.manual_seed(0)
     critic = Critic(NetworkConfig(2, 1, 1, 2, **SMALL)).double()
-    fields, base = torch.randn(2, 1, 1, 8, 8, dtype=torch.float64)
+    fields, base = torch.randn(2, 1, 1, 16, 16, dtype=torch.float64)
     told = torch.ones(1, 2, dtype=torch.float64)
-    moved = critic(fields.roll((2, 4), (2, 3)), base.roll((2, 4), (2, 3)), told)
+    moved = critic(fields.roll((4, 8), (2, 3)), base.roll((4, 8), (2, 3)), told)
     torch.testing.assert_close(moved, critic(fields, base, told))
 
 
