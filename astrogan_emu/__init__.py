@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .suites import read_suite as read_suite
     from .training import TrainingConfig as TrainingConfig
     from .training import train as train
+    from .validation import validate as validate
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _HOME = {
     "read_suite": "suites",
     "simulate": "simulations",
     "train": "training",
+    "validate": "validation",
 }
 
 __all__ = sorted(_HOME)

@@ -1,4 +1,4 @@
-"""The command line: ``astrogan-emu emulate | simulate | prepare | train | info``.
+"""The command line: ``astrogan-emu emulate | simulate | prepare | train | ...``.
 
 Each command is one call of the package's functions; errors of ours become one line.
 """
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_prepare(commands)
     _add_train(commands)
+    _add_validate(commands)
     info = commands.add_parser("info", help="what a model is, and how good")
     info.add_argument("model", nargs="?", default="nbody")
     info.set_defaults(run=_info)
@@ -318,6 +319,43 @@ def _train(options: argparse.Namespace) -> None:
         dry_run=options.dry_run,
     )
     print(f"{'would write' if options.dry_run else 'wrote'} {path}")
+
+
+def _add_validate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "validate", help="hold a model to simulations, and write a report"
+    )
+    parser.add_argument("suite", type=Path, help="suite.ecsv or its folder")
+    parser.add_argument("--output", "-o", type=Path, required=True, help="folder")
+    parser.add_argument("--model", default="nbody", help="name or .safetensors file")
+    parser.add_argument(
+        "--without-critic",
+        type=Path,
+        metavar="MODEL",
+        help="the model before the critic joined, to compare with",
+    )
+    parser.add_argument(
+        "--sets", nargs="+", metavar="SET", help="sets of the suite; those for testing"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the generator's noise")
+    parser.set_defaults(run=_validate)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from .validation import score_table, validate
+
+    results = validate(
+        options.suite,
+        options.output,
+        model=options.model,
+        without_critic=options.without_critic,
+        sets=options.sets,
+        seed=options.seed,
+    )
+    print(score_table(results.scores))
+    for each in results.missing:
+        print(f"not measured: {each}")
+    print(f"wrote {options.output / 'report.html'}")
 
 
 def _info(options: argparse.Namespace) -> None:

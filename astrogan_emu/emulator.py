@@ -33,15 +33,12 @@ from .errors import (
 )
 from .fields import FIELDS, GalaxyField
 from .grids import GridSpec
-from .initial_conditions import (
-    linear_field,
-    linear_field_from_velocities,
-    resample,
-)
+from .initial_conditions import linear_field, resample
 from .noise import cell_noise
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import matter_density
 from .snapshots import Snapshot, read_snapshot
+from .targets import linear_field_of
 
 __all__ = ["Emulator", "emulate_galaxy_field", "model_names"]
 
@@ -398,20 +395,7 @@ def _linear_from_snapshot(
             f"{grid.n_cells} cells of {cell:g} Mpc/h make {grid.box_size:g}; give "
             f"n_cells = {snapshot.box_size / cell:.6g}"
         )
-    columns = [
-        np.concatenate([read(kind) for kind in snapshot.kinds])
-        for read in (snapshot.positions, snapshot.velocities, snapshot.masses)
-    ]
-    positions, velocities, masses = (torch.from_numpy(c).float() for c in columns)
-    return linear_field_from_velocities(
-        positions,
-        velocities,
-        masses / masses.mean(),
-        redshift=snapshot.redshift,
-        omega_m=values["omega_m"],
-        n_cells=grid.n_cells,
-        box_size=grid.box_size,
-    )
+    return linear_field_of(snapshot, values["omega_m"], grid.n_cells)
 
 
 def emulate_galaxy_field(

@@ -30,14 +30,20 @@ from .dataset import RunSamples, TrainingSet, write_training_set
 from .errors import AstroganError, DatasetError
 from .grids import GridSpec
 from .halos import OccupationModel
-from .initial_conditions import linear_field, linear_field_from_velocities
+from .initial_conditions import linear_field
 from .parameters import COSMOLOGICAL, ParameterSpace
 from .particle_mesh import matter_density
 from .preparation_plan import Plan, Row, Split, plan_training_set
 from .run_parts import Part, check_part, file_prints, read_part, write_part
 from .simulations import KEEP_MEMORY, end_with_parent, environment
 from .snapshots import Snapshot, read_snapshot
-from .targets import TARGETS, GalaxyRecipe, check_targets, snapshot_fields
+from .targets import (
+    TARGETS,
+    GalaxyRecipe,
+    check_targets,
+    linear_field_of,
+    snapshot_fields,
+)
 from .training_data import Description
 
 __all__ = ["PreparationConfig", "prepare"]
@@ -110,32 +116,6 @@ class PreparationConfig:
         }
 
 
-def _joined(snapshot: Snapshot) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Positions, velocities and relative masses of all kinds of particles."""
-    positions, velocities, masses = (
-        np.concatenate([read(kind) for kind in snapshot.kinds])
-        for read in (snapshot.positions, snapshot.velocities, snapshot.masses)
-    )
-    return (
-        torch.from_numpy(positions).float(),
-        torch.from_numpy(velocities).float(),
-        torch.from_numpy(masses / masses.mean()).float(),
-    )
-
-
-def _linear_field(start: Snapshot, omega_m: float, n_cells: int) -> torch.Tensor:
-    positions, velocities, masses = _joined(start)
-    return linear_field_from_velocities(
-        positions,
-        velocities,
-        masses,
-        redshift=start.redshift,
-        omega_m=omega_m,
-        n_cells=n_cells,
-        box_size=start.box_size,
-    )
-
-
 def _cosmology(parameters: Mapping[str, float]) -> dict[str, float]:
     """What a linear field is drawn from."""
     if missing := [name for name in COSMOLOGICAL if name not in parameters]:
@@ -185,7 +165,7 @@ def _make_part(
         if start_file:
             start = read_snapshot(start_file)
             _check_header(start, parameters, None, box_size)
-            delta = _linear_field(start, parameters["omega_m"], config.n_cells)
+            delta = linear_field_of(start, parameters["omega_m"], config.n_cells)
         else:
             delta = linear_field(
                 _cosmology(parameters),

@@ -1,4 +1,4 @@
-"""The fields of a snapshot: what the particles say each of them is.
+"""The fields of a snapshot: what its particles say each of them is.
 
 `TARGETS` is the one place that says how a field is made from particles, and in which
 unit. Everything is comoving and in units of h here, as everywhere inside the package.
@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .errors import DatasetError, UnknownFieldError
 from .grids import GridSpec, deposit
 from .halos import OccupationModel, expected_galaxies, friends_of_friends
+from .initial_conditions import linear_field_from_velocities
 from .snapshots import Snapshot
 
-__all__ = ["GalaxyRecipe", "TARGETS", "Target", "check_targets", "snapshot_fields"]
+__all__ = [
+    "GalaxyRecipe",
+    "TARGETS",
+    "Target",
+    "check_targets",
+    "linear_field_of",
+    "snapshot_fields",
+]
 
 Array = NDArray[np.float64]
 
@@ -209,3 +218,40 @@ def snapshot_fields(
     made = _Fields(snapshot, grid, galaxies, heated="gas_temperature" in names)
     fields = [TARGETS[name].make(made) for name in names]
     return np.stack(fields).astype(np.float32)
+
+
+def linear_field_of(start: Snapshot, omega_m: float, n_cells: int) -> torch.Tensor:
+    """Linear field that a snapshot of initial conditions started from.
+
+    Parameters
+    ----------
+    start
+        Its particles of all kinds.
+    omega_m
+        Of the simulation.
+    n_cells
+        Cells along one side of the result.
+
+    Returns
+    -------
+    Tensor
+        Overdensity at redshift 0, float32, shape ``(n_cells, n_cells, n_cells)``.
+
+    Raises
+    ------
+    GridError
+        As `linear_field_from_velocities`.
+    """
+    positions, velocities, masses = (
+        np.concatenate([read(kind) for kind in start.kinds])
+        for read in (start.positions, start.velocities, start.masses)
+    )
+    return linear_field_from_velocities(
+        torch.from_numpy(positions).float(),
+        torch.from_numpy(velocities).float(),
+        torch.from_numpy(masses / masses.mean()).float(),
+        redshift=start.redshift,
+        omega_m=omega_m,
+        n_cells=n_cells,
+        box_size=start.box_size,
+    )

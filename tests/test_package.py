@@ -33,7 +33,7 @@ LAYERS = [
     *("training_state", "training"),
     *("emulator", "batch"),
     *("yt_bridge", "yt_import", "field_description", "field_files"),
-    *("convert", "plotting", "validate"),
+    *("plotting", "scorecard", "report", "validation"),
     *("cli", "__main__"),
 ]
 

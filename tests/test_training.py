@@ -1,12 +1,17 @@
 """The chain on toy boxes: simulate, prepare, train, emulate."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from astrogan_emu import training
 from astrogan_emu.checkpoints import read_tensors
+from astrogan_emu.dataset import TrainingSet
 from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import (
     CheckpointError,
@@ -15,7 +20,10 @@ from astrogan_emu.errors import (
 )
 from astrogan_emu.preparation import PreparationConfig, prepare
 from astrogan_emu.simulations import SimulationConfig, design_over_space, simulate
+from astrogan_emu.statistics import correlation_coefficient
+from astrogan_emu.suites import read_suite
 from astrogan_emu.training import TrainingConfig, train
+from astrogan_emu.training_log import log_scalars
 
 TINY = TrainingConfig(
     paired_steps=4,
@@ -134,6 +142,77 @@ def test_a_dry_run_trains_nothing(dataset, tmp_path):
     """The configuration alone is written."""
     train(dataset, tmp_path, TINY, dry_run=True, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_the_chain_on_real_simulations(test_data, tmp_path):
+    """Hydrodynamical runs, read and trained on, and one of them followed."""
+    folder = test_data / "mpgadget_lh"
+    suite = read_suite(folder)
+    suite = suite[np.isin(suite["run"], ["LH_8", "LH_9"]) & (suite["redshift"] == 0)]
+    fields = ("matter", "gas_density")
+    data = prepare(
+        suite,
+        tmp_path / "train.h5",
+        config=PreparationConfig(n_cells=32, fields=fields),
+        split=(1, 0, 0),
+        workers=1,
+        progress=False,
+    )
+    config = replace(TINY, paired_steps=6, adversarial_steps=2)
+    emulator = Emulator.load(train(data, tmp_path / "run", config, progress=False))
+    row = suite[suite["run"] == "LH_9"][0]
+    own = {name: row[name] for name in emulator.card.space.names}
+    made = emulator.emulate(
+        own, n_cells=32, seed=1, initial_conditions=row["initial_conditions"]
+    )
+    with TrainingSet.open(data) as opened:
+        target = opened.sample(int(np.flatnonzero(opened.runs == "LH_9")[0]))[1]
+    matter = made["matter"].data
+    r = correlation_coefficient(matter, target[0], box_size=25.0)
+    assert r.value[r.k < 1.2].min() > 0.98
+    assert matter.mean() == pytest.approx(1, abs=1e-5)
+    # In comoving units without h: as much gas as the universe has, to what eight
+    # steps can know.
+    gas = made["gas_density"].to("solMass / Mpc3").data.mean(dtype=float)
+    mean = target[1].mean(dtype=float) * own["h"] ** 2
+    assert gas == pytest.approx(mean, rel=0.5)
+
+
+@pytest.mark.slow
+def test_several_processes_train_one_model(dataset, tmp_path):
+    """Started by torchrun, each process has its own batches and all the same weights."""
+    choices = {**asdict(TINY), "device": "cpu"}
+    options = [
+        text
+        for name, value in choices.items()
+        for text in ("--set", f"{name}={json.dumps(value)}")
+    ]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "astrogan_emu"),
+            *("train", str(dataset), "-o", str(tmp_path / "run"), *options),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    tensors, metadata = read_tensors(tmp_path / "run" / "state.safetensors")
+    assert metadata["step"] == TINY.steps
+    assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 1 + TINY.steps
+    # Twice the samples in a step: not what one process alone would have made.
+    alone = train(dataset, tmp_path / "alone", TINY, progress=False)
+    other, _ = read_tensors(alone.parent / "state.safetensors")
+    name = next(key for key in tensors if key.startswith("generator/"))
+    assert not np.allclose(tensors[name], other[name], rtol=1e-6)
+
+
+def test_tensorboard_gets_the_numbers_where_it_is_installed(tmp_path):
+    """The same as the tables, as curves."""
+    pytest.importorskip("tensorboard")
+    log_scalars(tmp_path, "training", [{"step": 3, "loss": 0.5}])
+    assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
 def test_impossible_choices_are_named(dataset, tmp_path):

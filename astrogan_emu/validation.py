@@ -1,0 +1,431 @@
+"""Validation: a model against simulations that it never saw, and against baselines.
+
+`validate` follows each simulation from its own initial conditions with the model and
+with everything that a user could have instead, and writes what `scorecard` measures as
+a JSON file and as a report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ._files import atomic_path
+from .emulator import Emulator
+from .errors import DatasetError
+from .field_specs import as_unit
+from .grids import GridSpec, paint
+from .halos import OccupationModel
+from .linear_theory import growth_factor
+from .parameters import ParameterSpace
+from .particle_mesh import evolve
+from .preparation import PreparationConfig
+from .preparation_plan import Plan, Row, plan_training_set
+from .report import write_report
+from .scorecard import Comparison, Results, Score, compare, response, scatter, score
+from .snapshots import read_snapshot
+from .targets import TARGETS, GalaxyRecipe, linear_field_of, snapshot_fields
+
+__all__ = ["score_table", "validate"]
+
+Array = NDArray[np.float64]
+
+_EDGE = 0.1
+_REALISATIONS = 8
+_SLICES = 2
+_SLICE_DEPTH = 4  # cells
+
+MODEL, WITHOUT_CRITIC = "model", "without critic"
+
+
+def _second_order(delta: Tensor, omega_m: float, box_size: float, z: float) -> Tensor:
+    """Matter density in second-order Lagrangian perturbation theory."""
+    (particles,) = evolve(
+        delta,
+        {"omega_m": omega_m},
+        box_size=box_size,
+        redshifts=[z],
+        n_steps=1,
+        start_redshift=z,
+    )
+    return paint(particles.positions, len(delta), box_size)
+
+
+def _lognormal(delta: Tensor, omega_m: float, z: float) -> Tensor:
+    """Matter density as the exponential of the linear field (Coles & Jones 1991)."""
+    grown = delta * float(growth_factor(1 / (1 + z), omega_m))
+    density = torch.exp(grown - grown.var() / 2)
+    return density / density.mean()
+
+
+def _preparation(emulator: Emulator) -> PreparationConfig:
+    """How the fields that the model was trained on were made."""
+    preparation = emulator.card.provenance.get("preparation", {})
+    settings = dict(preparation.get("settings", {})) if preparation else {}
+    known = PreparationConfig.__dataclass_fields__
+    settings = {name: value for name, value in settings.items() if name in known}
+    if "occupation" in settings:
+        settings["occupation"] = OccupationModel(**settings["occupation"])
+    return PreparationConfig(**settings)
+
+
+def _chosen(plan: Plan, sets: Sequence[str] | None) -> dict[str, Sequence[Row]]:
+    """Rows of the runs to validate on."""
+    if sets is None:
+        chosen = {
+            run: rows for run, rows in plan.rows.items() if plan.splits[run] == "test"
+        }
+    else:
+        of_run = {run: str(rows[0].get("set", "")) for run, rows in plan.rows.items()}
+        if unknown := set(sets) - set(of_run.values()):
+            raise DatasetError(
+                f"the suite has no set {sorted(unknown)[0]!r}; it has "
+                f"{', '.join(sorted(set(of_run.values())))}"
+            )
+        chosen = {run: rows for run, rows in plan.rows.items() if of_run[run] in sets}
+    if not chosen:
+        raise DatasetError("the suite has no runs for testing; name the sets to use")
+    if not plan.paired:
+        raise DatasetError(
+            "validation follows each run from its initial conditions, which this suite "
+            "does not have"
+        )
+    return chosen
+
+
+class _Follower:
+    """Makes the fields of a run with every method."""
+
+    def __init__(self, emulators: Mapping[str, Emulator], seed: int) -> None:
+        self.emulators, self.seed = emulators, seed
+        emulator = emulators[MODEL]
+        self.fields = tuple(name for name in emulator.fields if name in TARGETS)
+        if "matter" not in self.fields:
+            raise DatasetError(
+                f"model {emulator.card.name} makes no matter, which all else is "
+                "measured against"
+            )
+        self.config = _preparation(emulator)
+        self.recipe = GalaxyRecipe(
+            self.config.occupation, self.config.linking_length, self.config.min_members
+        )
+
+    def grid(self, box_size: float) -> GridSpec:
+        """Of the fields of a box."""
+        cell = self.emulators[MODEL].card.cell_size
+        n_cells = round(box_size / cell)
+        if n_cells < 1 or abs(n_cells * cell / box_size - 1) > 1e-4:
+            raise DatasetError(
+                f"a box of {box_size:g} Mpc/h is no whole number of the model's cells "
+                f"of {cell:g} Mpc/h"
+            )
+        return GridSpec(n_cells, box_size)
+
+    def snapshots(
+        self, rows: Sequence[Row], parameters: Mapping[str, float]
+    ) -> Iterable[tuple[float, float, dict[str, Array], dict[str, dict[str, Array]]]]:
+        """Redshift, box size, true fields and made fields of each snapshot."""
+        start = read_snapshot(rows[0]["initial_conditions"])
+        grid = self.grid(start.box_size)
+        omega_m = parameters["omega_m"]
+        with torch.no_grad():
+            delta = linear_field_of(start, omega_m, grid.n_cells)
+        for row in rows:
+            z = float(row["redshift"])
+            values = snapshot_fields(
+                read_snapshot(row["file"]), grid, self.fields, self.recipe
+            )
+            truth = dict(zip(self.fields, values, strict=True))
+            made: dict[str, dict[str, Any]] = {}
+            for method, emulator in self.emulators.items():
+                made[method] = self._emulated(emulator, delta, parameters, z, grid)
+            with torch.no_grad():
+                base = self.emulators[MODEL].base(delta, parameters, z, grid.box_size)
+                second = _second_order(delta, omega_m, grid.box_size, z)
+                lognormal = _lognormal(delta, omega_m, z)
+            made["base"] = {"matter": base.numpy()}
+            made["2LPT"] = {"matter": second.numpy()}
+            made["lognormal"] = {"matter": lognormal.numpy()}
+            yield z, grid.box_size, truth, made
+
+    def _emulated(
+        self,
+        emulator: Emulator,
+        delta: Tensor,
+        parameters: Mapping[str, float],
+        z: float,
+        grid: GridSpec,
+    ) -> dict[str, Any]:
+        fields = emulator.emulate(
+            dict(parameters),
+            redshift=z,
+            fields=self.fields,
+            n_cells=grid.n_cells,
+            seed=self.seed,
+            initial_conditions=delta.numpy(),
+        )
+        result = {}
+        for name, field in fields.items():
+            # Back to the unit of the simulation's field.
+            result[name] = field.to(as_unit(TARGETS[name].unit)).data
+        return result
+
+
+def validate(
+    suite: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "nbody",
+    without_critic: str | os.PathLike[str] | None = None,
+    sets: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Results:
+    """Hold a model to simulations of the same phases, beside the baselines.
+
+    Parameters
+    ----------
+    suite
+        ``suite.ecsv`` or its folder, with initial conditions.
+    output
+        Folder for ``scores.json`` and ``report.html``; made if needed, replaced if
+        there.
+    model
+        Name or file.
+    without_critic
+        A model that was trained without the critic, to show what the critic is worth,
+        such as ``paired.safetensors`` of a training run.
+    sets
+        Sets of the suite to use; by default the runs that training sets of it keep for
+        testing. Runs of one point with different seeds give the scatter, runs of one
+        seed that differ in one parameter the response.
+    seed
+        Of the generator's noise.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Results
+        Everything that was measured.
+
+    Raises
+    ------
+    SuiteError
+        If the suite is not usable.
+    DatasetError
+        If it has no runs to test on or no initial conditions, its boxes do not fit the
+        model, or the model makes no matter.
+    ParameterRangeError
+        If a run lies outside the model's range.
+    """
+    plan = plan_training_set(suite)
+    chosen = _chosen(plan, sets)
+    emulators = {MODEL: Emulator.load(model)}
+    if without_critic is not None:
+        emulators[WITHOUT_CRITIC] = Emulator.load(without_critic)
+    follower = _Follower(emulators, seed)
+    space = emulators[MODEL].card.space
+    comparisons: list[Comparison] = []
+    slices: dict[tuple[str, float, str], dict[str, Array]] = {}
+    side = 0.0
+    for run in tqdm(chosen, desc="validate", unit="run", disable=not progress):
+        parameters = plan.parameters(run)
+        edge = _is_edge(space, parameters)
+        for z, box_size, truth, made in follower.snapshots(chosen[run], parameters):
+            for method, fields in made.items():
+                comparisons += compare(
+                    fields,
+                    truth,
+                    box_size=box_size,
+                    run=run,
+                    redshift=z,
+                    method=method,
+                    parameters=parameters,
+                    edge=edge,
+                )
+            if len({name for name, *_ in slices} | {run}) <= _SLICES:
+                side = box_size
+                for name in truth:
+                    drawn = {"simulation": truth[name]}
+                    drawn |= {m: f[name] for m, f in made.items() if name in f}
+                    slices[run, z, name] = {
+                        m: np.asarray(values)[..., :_SLICE_DEPTH].mean(-1)
+                        for m, values in drawn.items()
+                    }
+    groups = _grouped(comparisons, lambda c: (c.method, c.field, c.redshift))
+    scores = [each for group in groups.values() for each in score(group)]
+    scatters, responses = _scatters(groups), _responses(groups, chosen)
+    missing = []
+    if not scatters:
+        missing.append(
+            f"M2, M3 scatter and correlation matrix: no point has {_REALISATIONS} runs"
+        )
+    if not responses:
+        missing.append("M8 response: no runs of one seed differ in one parameter alone")
+    missing.append("M9 regressor, M11 and M12 diversity and memorisation")
+    results = Results(
+        model=emulators[MODEL].identity,
+        suite=f"{len(chosen)} runs of {Path(suite).absolute().name}",
+        comparisons=comparisons,
+        scores=scores,
+        scatters=scatters,
+        responses=responses,
+        slices=slices,
+        slice_side=side,
+        missing=missing,
+    )
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / "scores.json") as partial:
+        partial.write_text(json.dumps(_as_json(results), indent=1))
+    write_report(folder / "report.html", results)
+    return results
+
+
+def _is_edge(space: ParameterSpace, parameters: Mapping[str, float]) -> bool:
+    unit = space.to_unit(np.array([parameters[name] for name in space.names]))
+    return bool((np.abs(unit - 0.5) > 0.5 - _EDGE).any())
+
+
+def _grouped(
+    comparisons: Iterable[Comparison], key: Callable[[Comparison], Any]
+) -> dict[Any, list[Comparison]]:
+    groups = defaultdict(list)
+    for each in comparisons:
+        groups[key(each)].append(each)
+    return dict(groups)
+
+
+def _scatters(
+    groups: Mapping[Any, Sequence[Comparison]],
+) -> dict[tuple[str, str, float], Mapping[str, Array]]:
+    """Scatter at the point that has most realisations, if they are enough."""
+    result: dict[tuple[str, str, float], Mapping[str, Array]] = {}
+    for key, group in groups.items():
+        points = _grouped(group, lambda c: tuple(c.parameters.values()))
+        largest = max(points.values(), key=len)
+        if len(largest) >= _REALISATIONS:
+            result[key] = scatter(largest)
+    return result
+
+
+def _responses(
+    groups: Mapping[Any, Sequence[Comparison]], rows: Mapping[str, Sequence[Row]]
+) -> dict[tuple[str, str, float, str], Mapping[str, Array]]:
+    """Response to each parameter in which two runs of one seed differ, widest pair."""
+    seeds = {run: own[0].get("seed") for run, own in rows.items()}
+    result: dict[tuple[str, str, float, str], Mapping[str, Array]] = {}
+    widths: dict[tuple[str, str, float, str], float] = {}
+    for key, group in groups.items():
+        for low in group:
+            for high in group:
+                if seeds[low.run] is None or seeds[low.run] != seeds[high.run]:
+                    continue
+                changes = {
+                    name: high.parameters[name] - value
+                    for name, value in low.parameters.items()
+                    if high.parameters[name] != value
+                }
+                if len(changes) != 1:
+                    continue
+                ((name, change),) = changes.items()
+                if change > widths.get((*key, name), 0.0):
+                    widths[(*key, name)] = change
+                    result[(*key, name)] = response(low, high)
+    return result
+
+
+def _as_json(results: Results) -> dict[str, Any]:
+    """Scores, mean curves, scatter and response in plain types."""
+    curves = []
+    groups = _grouped(results.comparisons, lambda c: (c.method, c.field, c.redshift))
+    for (method, field, z), group in groups.items():
+        ratio = np.array([c.ratio("power") for c in group])
+        curves.append(
+            {
+                "method": method,
+                "field": field,
+                "redshift": z,
+                "runs": [c.run for c in group],
+                "k": group[0].k.tolist(),
+                "power_ratio": _numbers(np.nanmean(ratio, 0)),
+                "power_ratio_std": _numbers(np.nanstd(ratio, 0)),
+                "r": _numbers(np.nanmean([c.values["r"] for c in group], 0)),
+            }
+        )
+    return {
+        "model": dict(results.model),
+        "suite": results.suite,
+        "scores": [each.to_dict() for each in results.scores],
+        "curves": curves,
+        "scatter": [
+            {"method": m, "field": f, "redshift": z, **_listed(values)}
+            for (m, f, z), values in results.scatters.items()
+        ],
+        "response": [
+            {"method": m, "field": f, "redshift": z, "parameter": p, **_listed(values)}
+            for (m, f, z, p), values in results.responses.items()
+        ],
+        "not_measured": list(results.missing),
+    }
+
+
+def _numbers(values: Array) -> list[float | None]:
+    """JSON has no word for what is not a number."""
+    return [float(v) if np.isfinite(v) else None for v in np.ravel(values)]
+
+
+def _listed(values: Mapping[str, Array]) -> dict[str, Any]:
+    return {
+        name: [_numbers(row) for row in each] if each.ndim == 2 else _numbers(each)
+        for name, each in values.items()
+    }
+
+
+def score_table(scores: Sequence[Score], method: str = MODEL) -> str:
+    """The scorecard as text, a line for each metric and a column for each redshift.
+
+    Parameters
+    ----------
+    scores
+        From `validate`.
+    method
+        Of which method.
+
+    Returns
+    -------
+    str
+        With a tick where the bar is reached and a cross where it is missed.
+    """
+    own = [each for each in scores if each.method == method]
+    redshifts = sorted({each.redshift for each in own})
+    lines = [f"{'':42s}" + "".join(f"z = {z:<10g}" for z in redshifts) + "bar"]
+    for field in dict.fromkeys(each.field for each in own):
+        for metric in dict.fromkeys(e.metric for e in own if e.field == field):
+            line = f"{field + ': ' + metric:42s}"
+            bar = None
+            for z in redshifts:
+                found = [
+                    e
+                    for e in own
+                    if (e.field, e.metric, e.redshift) == (field, metric, z)
+                ]
+                if not found:
+                    line += f"{'-':14s}"
+                    continue
+                bar = found[0].bar
+                mark = {True: "✓", False: "✗", None: ""}[found[0].passed]
+                line += f"{found[0].value:<8.3g} {mark:5s}"
+            lines.append(line + ("" if bar is None else f"{bar:g}"))
+    return "\n".join(lines)
