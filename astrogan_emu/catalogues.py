@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import GridError, MissingParameterError, ParameterError
 from .fields import GalaxyField
 from .geometry import as_box_length, axis_number
-from .grids import readout
+from .grids import Stencil
 from .linear_theory import hubble
 
 __all__ = [
@@ -100,8 +100,7 @@ def sample_galaxies(
     Notes
     -----
     A galaxy appears at s = x + (v . n) n / (a H), with n along the line of sight
-    (Kaiser 1987; all
-    lengths comoving).
+    (Kaiser 1987).
     """
     counts = expected_counts(field)
     h = field.parameters["h"]
@@ -283,8 +282,8 @@ def velocities_at(
     """
     if not len(positions):
         return np.zeros((0, 3))
-    places = torch.from_numpy(positions)
-    parts = [readout(torch.from_numpy(one), places, box) for one in flow]
+    stencil = Stencil.of(torch.from_numpy(positions), flow.shape[-1], box)
+    parts = [stencil.readout(torch.from_numpy(one)) for one in flow]
     return torch.stack(parts, -1).numpy()
 
 

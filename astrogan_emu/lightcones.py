@@ -154,6 +154,7 @@ def lightcone(
         flow = velocity_values(emulator.velocities(values, **given), field)
         counts = expected_counts(field)
         meta = meta or provenance(field)
+        pieces = []
         for place in cone.boxes(near, far, box):
             replica = replicas.setdefault(
                 place, _Replica.of(place, len(replicas), seed, box, tiling)
@@ -162,28 +163,34 @@ def lightcone(
             inside = (cells + within) * (box / grid.n_cells)
             positions = replica.positions(inside)
             chosen = cone.holds(positions, near, far)
-            velocities = velocities_at(flow, inside[chosen], box)
-            parts.append(
+            pieces.append(
                 {
                     "position": positions[chosen],
-                    "velocity": replica.turned(velocities),
-                    "shell": np.full(len(velocities), shell),
-                    "replica": np.full(len(velocities), replica.number),
+                    "inside": inside[chosen],
                     "cell": cells[chosen],
+                    "replica": np.full(np.count_nonzero(chosen), replica.number),
                 }
             )
+        part = _joined(pieces)
+        part["velocity"] = velocities_at(flow, part.pop("inside"), box)
+        part["shell"] = np.full(len(part["cell"]), shell)
+        parts.append(part)
     del meta["redshift"]
     meta |= {
         "cat_seed": int(seed),
         "z_max": cone.z_max,
-        "area": cone.area.to_value(u.deg**2),
+        "area": float(cone.area.to_value(u.deg**2)),
         "tiling": tiling,
         "shell_z": middles.tolist(),
         "shell_d": edges.tolist(),
         "replicas": [str(replica) for replica in replicas.values()],
     }
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _table(joined, cone, meta)
+    galaxies = _joined(parts)
+    copies = list(replicas.values())
+    axes = np.array([one.axes for one in copies])[galaxies["replica"]]
+    signs = np.array([one.signs for one in copies])[galaxies["replica"]]
+    galaxies["velocity"] = np.take_along_axis(galaxies["velocity"], axes, 1) * signs
+    return _table(galaxies, cone, meta)
 
 
 @dataclass(frozen=True)
@@ -336,13 +343,9 @@ class _Replica:
             generator.random(3) * box,
         )
 
-    def turned(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Components along the axes of the stack, shape ``(m, 3)``."""
-        return vectors[:, self.axes] * self.signs
-
     def positions(self, inside: NDArray[np.float64]) -> NDArray[np.float64]:
         """Places as seen from the observer, of places in the box [Mpc]."""
-        moved = np.mod(self.turned(inside) + self.shift, self.box)
+        moved = np.mod(inside[:, self.axes] * self.signs + self.shift, self.box)
         return moved + np.array(self.place) * self.box - _observer(self.box)
 
     def __str__(self) -> str:
@@ -369,13 +372,20 @@ def _check_redshift(z_max: float, emulator: Emulator, extrapolate: bool) -> None
         )
 
 
-def _table(parts: dict[str, NDArray[Any]], cone: _Cone, meta: dict[str, Any]) -> QTable:
+def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Columns one after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _table(
+    galaxies: dict[str, NDArray[Any]], cone: _Cone, meta: dict[str, Any]
+) -> QTable:
     """What is seen of galaxies at places with velocities."""
-    position = parts["position"]
+    position = galaxies["position"]
     distance = np.linalg.norm(position, axis=1)
     x, y, z = position.T
     sight = position / np.where(distance > 0, distance, 1)[:, None]
-    speed = (parts["velocity"] * sight).sum(1)
+    speed = (galaxies["velocity"] * sight).sum(1)
     redshift = cone.redshift(distance)
     return QTable(
         {
@@ -387,9 +397,9 @@ def _table(parts: dict[str, NDArray[Any]], cone: _Cone, meta: dict[str, Any]) ->
             "z_cosmological": redshift,
             "v_los": speed * u.km / u.s,
             "z_observed": (1 + redshift) * (1 + speed / _SPEED_OF_LIGHT) - 1,
-            "shell": parts["shell"],
-            "replica": parts["replica"],
-            "cell": parts["cell"],
+            "shell": galaxies["shell"],
+            "replica": galaxies["replica"],
+            "cell": galaxies["cell"],
         },
         meta=meta,
     )
