@@ -2,6 +2,7 @@
 
 `emulate_galaxy_field` turns a cosmology, a redshift and a seed into a
 `GalaxyField`; `Emulator` does the same for many fields with one loaded model.
+`sample_galaxies` and `lightcone` make catalogues of galaxies.
 To train on your own simulations, start from `read_snapshot`; `simulate` makes
 toy ones.
 
@@ -12,11 +13,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .catalogues import sample_galaxies as sample_galaxies
     from .emulator import Emulator as Emulator
     from .emulator import emulate_galaxy_field as emulate_galaxy_field
     from .errors import AstroganError as AstroganError
     from .errors import AstroganWarning as AstroganWarning
     from .fields import GalaxyField as GalaxyField
+    from .lightcones import lightcone as lightcone
     from .parameters import Parameter as Parameter
     from .parameters import ParameterSpace as ParameterSpace
     from .preparation import PreparationConfig as PreparationConfig
@@ -47,10 +50,12 @@ _HOME = {
     "TrainingConfig": "training",
     "camels_suite": "suites",
     "emulate_galaxy_field": "emulator",
+    "lightcone": "lightcones",
     "prepare": "preparation",
     "quijote_suite": "suites",
     "read_snapshot": "snapshots",
     "read_suite": "suites",
+    "sample_galaxies": "catalogues",
     "simulate": "simulations",
     "train": "training",
     "validate": "validation",

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from ._files import atomic_path, sha256_of
 from .conditioning import condition_length
-from .errors import AstroganError, CheckpointError
+from .errors import AstroganError, CheckpointError, UnknownModelError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig
 from .networks import NetworkConfig
 from .parameters import ParameterSpace
@@ -32,6 +33,8 @@ __all__ = [
     "Model",
     "ModelCard",
     "check_weights",
+    "model_names",
+    "model_path",
     "read_model",
     "read_tensors",
     "write_model",
@@ -135,6 +138,36 @@ class Model:
     card: ModelCard
     path: Path
     sha256: str
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of the models inside the package, sorted."""
+    folder = resources.files("astrogan_emu") / "models"
+    if not folder.is_dir():
+        return ()
+    files = [entry.name for entry in folder.iterdir()]
+    ending = ".safetensors"
+    return tuple(sorted(f.removesuffix(ending) for f in files if f.endswith(ending)))
+
+
+def model_path(name_or_path: str | os.PathLike[str]) -> Path:
+    """Path of a model that is named or given as a file.
+
+    Raises
+    ------
+    UnknownModelError
+        If the package has no model of that name.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".safetensors" or path.is_file():
+        return path
+    if str(name_or_path) not in model_names():
+        raise UnknownModelError(
+            f"there is no model {str(name_or_path)!r}; choose one of "
+            f"{', '.join(model_names())}, or give the path of a .safetensors file"
+        )
+    inside = resources.files("astrogan_emu") / "models" / f"{name_or_path}.safetensors"
+    return Path(str(inside))
 
 
 def write_tensors(

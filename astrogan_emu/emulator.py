@@ -12,16 +12,17 @@ import secrets
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from astropy import units as u
+from astropy.table import QTable
 from torch import Tensor
 
-from .checkpoints import Model, ModelCard, read_model
+from ._initial_conditions_input import given_linear_field
+from .checkpoints import Model, ModelCard, model_names, model_path, read_model
 from .conditioning import conditions
 from .errors import (
     ExtrapolationWarning,
@@ -29,16 +30,13 @@ from .errors import (
     ParameterError,
     ParameterRangeError,
     UnknownFieldError,
-    UnknownModelError,
 )
 from .fields import FIELDS, GalaxyField
 from .grids import GridSpec
-from .initial_conditions import linear_field, resample
+from .initial_conditions import linear_field
 from .noise import cell_noise
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
-from .particle_mesh import matter_density
-from .snapshots import Snapshot, read_snapshot
-from .targets import linear_field_of
+from .particle_mesh import matter_density, velocity_field
 
 __all__ = ["Emulator", "emulate_galaxy_field", "model_names"]
 
@@ -46,30 +44,6 @@ __all__ = ["Emulator", "emulate_galaxy_field", "model_names"]
 _NOISE_STREAM = 100
 
 InitialConditions = Any
-
-
-def model_names() -> tuple[str, ...]:
-    """Names of the models inside the package, sorted."""
-    folder = resources.files("astrogan_emu") / "models"
-    if not folder.is_dir():
-        return ()
-    files = [entry.name for entry in folder.iterdir()]
-    ending = ".safetensors"
-    return tuple(sorted(f.removesuffix(ending) for f in files if f.endswith(ending)))
-
-
-def _model_path(name_or_path: str | os.PathLike[str]) -> Path:
-    """Path of a model that is named or given as a file."""
-    path = Path(name_or_path)
-    if path.suffix == ".safetensors" or path.is_file():
-        return path
-    if str(name_or_path) not in model_names():
-        raise UnknownModelError(
-            f"there is no model {str(name_or_path)!r}; choose one of "
-            f"{', '.join(model_names())}, or give the path of a .safetensors file"
-        )
-    inside = resources.files("astrogan_emu") / "models" / f"{name_or_path}.safetensors"
-    return Path(str(inside))
 
 
 @lru_cache(maxsize=4)
@@ -80,7 +54,7 @@ def _cached(path: Path, changed: int, device: str) -> Model:
 
 
 def _load(name_or_path: str | os.PathLike[str], device: str) -> Model:
-    path = _model_path(name_or_path)
+    path = model_path(name_or_path)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _cached(path, changed, device)
 
@@ -235,6 +209,100 @@ class Emulator:
             result[name] = field.to(spec.unit * u.Mpc if per_area else spec.unit)
         return result
 
+    def velocities(
+        self,
+        params: ParameterInput | None = None,
+        *,
+        seed: int,
+        redshift: float = 0.0,
+        n_cells: int = 64,
+        initial_conditions: InitialConditions | None = None,
+        extrapolate: bool = False,
+        fixed: bool = False,
+        paired: bool = False,
+        **keywords: Any,
+    ) -> u.Quantity:
+        """Peculiar velocity of the matter of one realisation.
+
+        That of the base: see `particle_mesh.velocity_field`. The generator does not
+        change it.
+
+        Parameters
+        ----------
+        params, redshift, n_cells, seed, initial_conditions, extrapolate, fixed, paired
+            As for `emulate`, to which the same values give the fields of this matter.
+        **keywords
+            Parameters by name.
+
+        Returns
+        -------
+        Quantity
+            Components along x, y, z: float32, shape ``(3, n_cells, n_cells, n_cells)``
+            [km/s].
+
+        Raises
+        ------
+        ParameterError, GridError
+            As for `emulate`.
+        """
+        values = self._parameters(params, keywords, extrapolate)
+        z = self._redshift(redshift, extrapolate)
+        self._model.generator.check_size(int(n_cells))
+        grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
+        given = initial_conditions
+        with torch.no_grad():
+            delta = self._linear(
+                given, values, grid, _whole(seed), fixed=fixed, paired=paired
+            )
+            flow = velocity_field(
+                delta,
+                values,
+                box_size=grid.box_size,
+                redshift=z,
+                **self._base_steps(grid.n_cells),
+            )
+        return u.Quantity(flow.cpu().numpy(), u.km / u.s, dtype=np.float32)
+
+    def sample_galaxies(
+        self,
+        params: ParameterInput | None = None,
+        *,
+        seed: int,
+        redshift: float = 0.0,
+        catalogue_seed: int | None = None,
+        line_of_sight: str | int | None = None,
+        observer: Any = None,
+        **keywords: Any,
+    ) -> QTable:
+        """Catalogue of galaxies with peculiar velocities; see `sample_galaxies`.
+
+        Parameters
+        ----------
+        params, redshift, seed
+            As for `emulate`.
+        catalogue_seed
+            Fixes the galaxies of the realisation; `seed` if not given.
+        line_of_sight, observer
+            As for `catalogues.sample_galaxies`.
+        **keywords
+            As for `velocities`: ``n_cells`` and others, and parameters by name.
+
+        Returns
+        -------
+        QTable
+            As from `catalogues.sample_galaxies`.
+        """
+        from .catalogues import sample_galaxies
+
+        given = {"redshift": redshift, "seed": seed, **keywords}
+        return sample_galaxies(
+            self.emulate(params, fields=["galaxies"], **given)["galaxies"],
+            seed=seed if catalogue_seed is None else catalogue_seed,
+            velocities=self.velocities(params, **given),
+            line_of_sight=line_of_sight,
+            observer=observer,
+        )
+
     def base(
         self, delta: Tensor, params: ParameterInput, redshift: float, box_size: float
     ) -> Tensor:
@@ -263,9 +331,7 @@ class Emulator:
             as_parameters(params, names=COSMOLOGICAL),
             box_size=box_size,
             redshift=redshift,
-            n_steps=settings.n_steps,
-            n_mesh=settings.mesh_factor * delta.shape[0],
-            start_redshift=settings.start_redshift,
+            **self._base_steps(len(delta)),
         )
         if settings.depth is None:
             return density
@@ -277,6 +343,15 @@ class Emulator:
             )
         share = (cells - torch.arange(len(density))).clamp(0, 1).to(density)
         return torch.tensordot(density, share, 1) / cells
+
+    def _base_steps(self, n_cells: int) -> dict[str, Any]:
+        """How the base is integrated, as keywords of `particle_mesh`."""
+        settings = self.card.base
+        return {
+            "n_steps": settings.n_steps,
+            "n_mesh": settings.mesh_factor * n_cells,
+            "start_redshift": settings.start_redshift,
+        }
 
     def _generate(
         self,
@@ -329,19 +404,7 @@ class Emulator:
                 paired=paired,
                 device=device,
             )
-        if isinstance(given, str | os.PathLike):
-            given = read_snapshot(given)
-        if isinstance(given, Snapshot):
-            return _linear_from_snapshot(given, values, grid).to(device)
-        delta = torch.as_tensor(np.asarray(given, dtype=np.float32))
-        if delta.ndim != 3 or len(set(delta.shape)) != 1:
-            raise GridError(
-                "initial_conditions must have the shape (m, m, m), got "
-                f"{tuple(delta.shape)}"
-            )
-        if not bool(torch.isfinite(delta).all()):
-            raise GridError("initial_conditions hold values that are not finite")
-        return resample(delta, grid.n_cells).to(device)
+        return given_linear_field(given, values, grid).to(device)
 
     def _parameters(
         self, params: ParameterInput | None, keywords: dict[str, Any], extrapolate: bool
@@ -383,19 +446,6 @@ def _whole(seed: Any) -> int:
     if isinstance(seed, bool) or int(seed) != seed:
         raise ParameterError(f"seed must be a whole number, got {seed!r}")
     return int(seed)
-
-
-def _linear_from_snapshot(
-    snapshot: Snapshot, values: dict[str, float], grid: GridSpec
-) -> Tensor:
-    if abs(snapshot.box_size / grid.box_size - 1) > 1e-4:
-        cell = grid.cell_size
-        raise GridError(
-            f"the initial conditions fill a box of {snapshot.box_size:g} Mpc/h, but "
-            f"{grid.n_cells} cells of {cell:g} Mpc/h make {grid.box_size:g}; give "
-            f"n_cells = {snapshot.box_size / cell:.6g}"
-        )
-    return linear_field_of(snapshot, values["omega_m"], grid.n_cells)
 
 
 def emulate_galaxy_field(

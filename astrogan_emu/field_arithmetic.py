@@ -17,7 +17,7 @@ from .errors import GridError
 from .field_specs import FieldSpec, spec_of_result
 from .geometry import CellAxis, full_index, in_words
 
-__all__ = ["GridArithmetic", "is_dask", "same"]
+__all__ = ["GridArithmetic", "as_float32", "is_dask", "same"]
 
 
 class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
@@ -206,3 +206,17 @@ def same(one: Any, other: Any) -> bool:
             same(one[key], other[key]) for key in one
         )
     return bool(np.array_equal(one, other))
+
+
+def as_float32(data: Any, unit: u.UnitBase) -> tuple[Any, u.UnitBase]:
+    """The values as float32, converted to `unit` if they carry one of their own."""
+    if isinstance(data, u.Quantity):
+        data = data.to_value(unit)
+    if is_dask(data):
+        return data.astype(np.float32), unit
+    values = np.asarray(data)
+    if values.dtype.kind not in "fiub":
+        raise GridError(
+            f"the values of a field must be real numbers, got {values.dtype}"
+        )
+    return values.astype(np.float32, copy=False), unit

@@ -19,11 +19,12 @@ from astropy.cosmology import units as cu
 from astropy.io import registry
 from astropy.nddata import NDData, NDIOMixin
 from astropy.nddata.mixins.ndio import NDDataRead, NDDataWrite
+from astropy.table import QTable
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from .errors import GridError, MissingParameterError
-from .field_arithmetic import GridArithmetic, is_dask
+from .field_arithmetic import GridArithmetic, as_float32, is_dask
 from .field_specs import (
     FIELDS,
     FieldRegistry,
@@ -154,7 +155,7 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         collapsed: tuple[CellAxis, ...] = (),
     ) -> None:
         spec = name if isinstance(name, FieldSpec) else FIELDS[name]
-        values, unit = _as_float32(data, spec.unit if unit is None else as_unit(unit))
+        values, unit = as_float32(data, spec.unit if unit is None else as_unit(unit))
         if axes is None:
             axes = box_axes(values.ndim, grid.n_cells, grid.cell_size)
         shape = tuple(axis.n_cells for axis in axes)
@@ -443,6 +444,12 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         self._need_periodic("a power spectrum")
         return power_spectrum(self, **keywords)
 
+    def sample_galaxies(self, *, seed: int, **keywords: Any) -> QTable:
+        """Draw galaxies; see `catalogues.sample_galaxies`, which takes the keywords."""
+        from .catalogues import sample_galaxies
+
+        return sample_galaxies(self, seed=seed, **keywords)
+
     def to_yt(self) -> Any:
         """A yt dataset with cosmology and comoving units; see `yt_bridge.to_yt`."""
         from .yt_bridge import to_yt
@@ -464,20 +471,6 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
                 f"{purpose} needs the whole periodic box, and this field covers only "
                 f"{in_words(self._axes)} of {self._grid.box_size:g} Mpc/h"
             )
-
-
-def _as_float32(data: Any, unit: u.UnitBase) -> tuple[Any, u.UnitBase]:
-    """The values as float32, converted to `unit` if they carry one of their own."""
-    if isinstance(data, u.Quantity):
-        data = data.to_value(unit)
-    if is_dask(data):
-        return data.astype(np.float32), unit
-    values = np.asarray(data)
-    if values.dtype.kind not in "fiub":
-        raise GridError(
-            f"the values of a field must be real numbers, got {values.dtype}"
-        )
-    return values.astype(np.float32, copy=False), unit
 
 
 def _cosmology_mapping(parameters: Mapping[str, float]) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from .grids import Stencil, paint
 from .initial_conditions import lpt_displacements, wavenumbers
 from .linear_theory import growth_factor, growth_rate, hubble
 
-__all__ = ["Particles", "evolve", "lattice", "matter_density"]
+__all__ = ["Particles", "evolve", "lattice", "matter_density", "velocity_field"]
 
 
 @dataclass(frozen=True)
@@ -284,3 +284,46 @@ def matter_density(
         start_redshift=start_redshift,
     )
     return paint(particles.positions, delta.shape[0], box_size)
+
+
+def velocity_field(
+    delta: Tensor,
+    parameters: Mapping[str, float | Tensor],
+    *,
+    box_size: float,
+    redshift: float,
+    n_steps: int = 10,
+    n_mesh: int | None = None,
+    start_redshift: float = 9.0,
+) -> Tensor:
+    """Few-step matter velocity at one redshift: that of the matter of `matter_density`.
+
+    Parameters
+    ----------
+    delta, parameters, box_size, redshift, n_steps, n_mesh, start_redshift
+        As for `matter_density`.
+
+    Returns
+    -------
+    Tensor
+        Peculiar velocity along x, y, z, shape ``(3, n, n, n)`` [km/s]: the momentum of
+        each cell over its mass, both cloud-in-cell. Cells without any mass, deep in
+        voids, have the velocity of linear theory, a H f D psi_1 (Peebles 1980, section
+        14), at their place. Times `matter_density` it is the momentum.
+    """
+    (particles,) = evolve(
+        delta,
+        parameters,
+        box_size=box_size,
+        redshifts=[redshift],
+        n_steps=n_steps,
+        n_mesh=n_mesh,
+        start_redshift=start_redshift,
+    )
+    stencil = Stencil.of(particles.positions, delta.shape[0], box_size)
+    mass = stencil.paint()
+    momentum = torch.stack([stencil.paint(v) for v in particles.velocities.T])
+    growth = _Growth.at(1 / (1 + redshift), parameters["omega_m"])
+    # The growth is in double precision, and the velocity is like the field.
+    linear = growth.velocity.to(delta) * lpt_displacements(delta, box_size)[0]
+    return torch.where(mass > 0, momentum / torch.where(mass > 0, mass, 1), linear)
