@@ -77,11 +77,12 @@ def paired_loss(latent: Tensor, target: Tensor) -> Tensor:
 
 
 def _robust(x: Tensor) -> Tensor:
-    """Square of what is small, logarithm of what is large (Cauchy's loss).
+    """Absolute value of what is small, logarithm of what is large.
 
-    A field without power still learns, but does not decide a step alone.
+    A small error that all samples share is pushed on as hard as the scatter that hides
+    it; a field without power still learns, but does not decide a step alone.
     """
-    return torch.log1p(x.square())
+    return torch.log1p(x.abs())
 
 
 @lru_cache(maxsize=8)
@@ -125,7 +126,7 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     -------
     power
         Mean over samples, channels and shells up to the Nyquist frequency of
-        ln(1 + x^2) with x = ln(P / P_target), with weights falling as k^(-1/2).
+        ln(1 + |x|) with x = ln(P / P_target), with weights falling as k^(-1/2).
     decorrelation
         Mean of 1 - r(k), likewise.
     """

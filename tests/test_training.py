@@ -180,7 +180,7 @@ def test_the_chain_on_real_simulations(test_data, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_train_one_model(dataset, tmp_path):
-    """Started by torchrun, each process has its own batches and all the same weights."""
+    """Started by torchrun, they have batches of their own and the same weights."""
     choices = {**asdict(TINY), "device": "cpu"}
     options = [
         text
