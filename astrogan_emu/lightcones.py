@@ -99,12 +99,11 @@ def lightcone(
         the observer [km/s]; ``z_observed``, with 1 + z_observed = (1 + z_cosmological)
         (1 + v_los / c), to first order in v / c (Harrison 1974); ``shell``;
         ``replica``; and ``cell``, of the emulated box that it comes from, shape
-        ``(3,)``.
-        Galaxies are chosen by ``z_cosmological``. ``meta`` is as for `sample_galaxies`,
-        with ``z_max``, ``area`` [deg2], ``tiling``, ``shell_z``, the redshift of each
-        shell's box; ``shell_d``, the distances between which shells lie [Mpc]; and
-        ``replicas``, a text for each: its place in the stack of boxes, where its axes
-        x, y, z come from, and its shift [Mpc].
+        ``(3,)``. Galaxies are chosen by ``z_cosmological``. ``meta`` is as for
+        `sample_galaxies`, with ``z_max``, ``area`` [deg2], ``tiling``, ``shell_z``, the
+        redshift of each shell's box; ``shell_d``, the distances between which shells
+        lie [Mpc]; and ``replicas``, a text for each: its place in the stack of boxes,
+        where its axes x, y, z come from, and its shift [Mpc].
 
     Raises
     ------
