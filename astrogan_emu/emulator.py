@@ -214,6 +214,32 @@ class Emulator:
         self._model.generator.check_size(int(n_cells))
         grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
         seed = secrets.randbits(32) if seed is None else _whole(seed)
+        return self._realisation(
+            values,
+            z,
+            names,
+            grid,
+            seed,
+            initial_conditions,
+            stochastic=stochastic,
+            fixed=fixed,
+            paired=paired,
+        )
+
+    def _realisation(
+        self,
+        values: dict[str, float],
+        z: float,
+        names: Sequence[str],
+        grid: GridSpec,
+        seed: int,
+        initial_conditions: InitialConditions | None,
+        *,
+        stochastic: bool = True,
+        fixed: bool = False,
+        paired: bool = False,
+    ) -> dict[str, GalaxyField]:
+        """What `emulate` does after its checks, so that a batch is checked once."""
         with torch.no_grad():
             delta = self._linear(
                 initial_conditions, values, grid, seed, fixed=fixed, paired=paired
