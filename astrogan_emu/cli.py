@@ -1,4 +1,4 @@
-"""The command line: ``astrogan-emu emulate | generate | simulate | prepare | train | info``.
+"""The command line: ``astrogan-emu emulate | generate | simulate | prepare | ...``.
 
 Each command is one call of the package's functions; errors of ours become one line.
 """

@@ -7,6 +7,7 @@ workers is not known here.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
@@ -266,7 +267,7 @@ def plan_samples(
     realization, chosen = np.divmod(draw, n_sets)
     keys = realization if same_phases else draw
     seeds = {int(key): sample_seed(seed, int(key)) for key in np.unique(keys)}
-    rows = np.zeros(
+    rows: NDArray[Any] = np.zeros(
         (len(draw), members),
         dtype=[
             ("parameters", "<f8", (len(own_names),)),
@@ -318,8 +319,8 @@ def plan_samples(
             "paired": bool(paired),
             "same_phases": bool(same_phases),
             "parameters": list(own_names),
-            "initial_conditions": snapshot if given is None else _print(given),
-            "design": _print(values, redshifts),
+            "initial_conditions": snapshot if given is None else _fingerprint(given),
+            "design": _fingerprint(values, redshifts),
         },
         initial_conditions=given,
     )
@@ -330,10 +331,8 @@ def _unit(name: str, n_dim: int) -> u.UnitBase:
     return spec.unit * u.Mpc if n_dim == 2 and spec.integrates else spec.unit
 
 
-def _print(*arrays: NDArray[Any]) -> str:
+def _fingerprint(*arrays: NDArray[Any]) -> str:
     """Fingerprint of some arrays."""
-    import hashlib
-
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,4 @@
-"""Samples on disk, one by one, so that an interruption costs only what was in the making.
+"""Samples on disk, one by one, so that an interruption costs only unfinished ones.
 
 A store is a zarr group, which many processes may write at once, or an HDF5 file, which
 one may. Both hold the same arrays:
@@ -370,7 +370,7 @@ def _checksum(arrays: Mapping[str, NDArray[Any]]) -> int:
     """One number for a sample, never 0."""
     value = 0
     for name in sorted(arrays):
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]), value)
+        value = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), value)
     return value + 1
 
 
