@@ -176,6 +176,10 @@ class SampleStore:
             else:
                 zarr = require("zarr", "distributed")
                 group = zarr.open_group(str(given), mode="r+" if write else "r")
+        except BlockingIOError as error:
+            raise FieldFileError(
+                f"another process has {given} open; wait for it, or end it"
+            ) from error
         except _DAMAGE as error:
             raise FieldFileError(
                 f"{given} is no store of samples, or is damaged ({error}); give "

@@ -117,5 +117,5 @@ def test_values_that_are_not_finite_are_refused():
     """Rather than spread over the result."""
     bad = np.ones((6, 2))
     bad[3, 1] = np.nan
-    with pytest.raises(ParameterError, match="emulated holds values .* not finite"):
+    with pytest.raises(ParameterError, match=r"emulated holds values .* not finite"):
         carpool(np.ones((6, 2)), bad, np.ones((6, 2)))
