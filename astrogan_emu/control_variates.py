@@ -106,6 +106,7 @@ def carpool(
     y, c, more, shape = _checked(simulated, emulated, emulated_more)
     n, m = len(y), len(more)
     shrink = m / (m + n)
+    each: FloatArray
     full = False
     if isinstance(coefficient, str):
         if coefficient not in ("diagonal", "full"):
@@ -120,22 +121,17 @@ def carpool(
                 f"a {coefficient} coefficient needs at least {least} pairs, got {n}; "
                 "give more, or a coefficient such as 1"
             )
-        fit = _full if full else _diagonal
-        beta = shrink * fit(y, c)
-        each = [
-            shrink * fit(np.delete(y, i, axis=0), np.delete(c, i, axis=0))
-            for i in range(n)
-        ]
+        beta, each = _fit_full(y, c) if full else _fit_diagonal(y, c)
+        beta, each = shrink * beta, shrink * each
     else:
         beta = _given(coefficient, shape)
-        each = [beta] * n
+        each = np.broadcast_to(beta, y.shape)
 
     # The standard error has two sources: the pairs, and the mean of the further fields.
     off = c - more.mean(axis=0)
-    corrected = np.stack(
-        [y[i] - _apply(each[i], off[i]) for i in range(n)],
-    )
-    spread = _apply(beta, more - more.mean(axis=0))
+    by_pair = np.einsum("ijk,ik->ij", each, off) if full else each * off
+    corrected = y - by_pair
+    spread = more @ beta.T if full else more * beta
     variance = corrected.var(axis=0, ddof=1) / n + spread.var(axis=0, ddof=1) / m
     plain = y.var(axis=0, ddof=1) / n
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,21 +206,37 @@ def _given(coefficient: Any, shape: tuple[int, ...]) -> FloatArray:
     return beta.reshape(-1)
 
 
-def _diagonal(y: FloatArray, c: FloatArray) -> FloatArray:
-    """Slope of each number of y against its own control."""
+def _fit_diagonal(y: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Slope of each number of y against its own control, shape ``(n_y,)``.
+
+    And the slopes without each of the pairs in turn, shape ``(N, n_y)``.
+    """
     dy, dc = y - y.mean(axis=0), c - c.mean(axis=0)
-    square = (dc * dc).sum(axis=0)
-    # A control that does not vary says nothing.
-    return np.divide(
-        (dy * dc).sum(axis=0), square, out=np.zeros(y.shape[1]), where=square > 0
-    )
+    # Without pair i, a sum of products about the mean is less by this share of its own.
+    share = len(y) / (len(y) - 1)
+    product, square = (dy * dc).sum(axis=0), (dc * dc).sum(axis=0)
+    products, squares = product - share * dy * dc, square - share * dc * dc
+    return _ratio(product, square, square), _ratio(products, squares, square)
 
 
-def _full(y: FloatArray, c: FloatArray) -> FloatArray:
-    """Regression of all numbers of y on all controls, shape ``(n_y, n_c)``."""
+def _ratio(above: FloatArray, below: FloatArray, whole: FloatArray) -> FloatArray:
+    # A control that does not vary, to rounding, says nothing.
+    varies = below > 1e-12 * np.broadcast_to(whole, below.shape)
+    return np.divide(above, below, out=np.zeros_like(above), where=varies)
+
+
+def _fit_full(y: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Regression of all numbers of y on all controls, shape ``(n_y, n_c)``.
+
+    And the regressions without each of the pairs in turn, shape ``(N, n_y, n_c)``.
+    """
+    each = [
+        _regression(np.delete(y, i, axis=0), np.delete(c, i, axis=0))
+        for i in range(len(y))
+    ]
+    return _regression(y, c), np.stack(each)
+
+
+def _regression(y: FloatArray, c: FloatArray) -> FloatArray:
     dy, dc = y - y.mean(axis=0), c - c.mean(axis=0)
-    return np.linalg.lstsq(dc, dy, rcond=None)[0].T
-
-
-def _apply(beta: FloatArray, off: FloatArray) -> FloatArray:
-    return off @ beta.T if beta.ndim == 2 else beta * off
+    return np.asarray(np.linalg.lstsq(dc, dy, rcond=None)[0].T)
