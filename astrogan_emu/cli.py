@@ -191,6 +191,7 @@ def _add_generate(commands: Any) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    from astropy.io.registry import IORegistryError
     from astropy.table import QTable
 
     from .errors import FileError
@@ -198,7 +199,7 @@ def _generate(options: argparse.Namespace) -> None:
 
     try:
         design = QTable.read(options.design)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, IORegistryError) as error:
         # Astropy explains at length which formats there are.
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(

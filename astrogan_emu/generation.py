@@ -361,8 +361,8 @@ def _explained(error: BaseException, path: Path) -> BaseException:
         return error
     explained = BatchError(
         f"the workers failed with {type(error).__name__}: {error}; finished samples "
-        f"are kept in {path}: put this right (workers need about 2 GB each at "
-        "n_cells=64) and start again to go on"
+        f"are kept in {path}; put this right (a worker that is killed often ran out "
+        "of memory: give it more, or start fewer) and start again to go on"
     )
     explained.__cause__ = error
     return explained

@@ -283,7 +283,8 @@ def plan_samples(
     rows = rows.reshape(-1)
 
     # A name means the same on every worker; a relative path does not.
-    named = str(model) if str(model) == path.stem else str(path.absolute())
+    is_file = Path(model).suffix == ".safetensors" or Path(model).is_file()
+    named = str(path.absolute()) if is_file else str(model)
     recipe = SampleRecipe(
         model=named,
         sha256=emulator.identity["sha256"],

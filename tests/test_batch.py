@@ -157,7 +157,6 @@ def test_fixed_amplitudes_take_the_scatter_from_large_scales():
 def test_given_initial_conditions_are_followed():
     """All samples then have their structure, whatever their seeds."""
     seed = sample_seed(1, 0)
-    delta = linear_field(CENTRE, n_cells=16, box_size=8.0, seed=seed).numpy()
     box = Emulator.load().card.cell_size * 16
     delta = linear_field(CENTRE, n_cells=16, box_size=box, seed=seed).numpy()
     batch = small(CENTRE, n_realizations=2, initial_conditions=delta, chunks=2)
@@ -242,7 +241,7 @@ def test_redshift_can_be_a_column():
             r"omega_m = 0.9 \(and 1 more\) is outside",
             {"parameters": {**CENTRE, "omega_m": [0.9, 0.8, 0.3]}},
         ),
-        (MissingParameterError, "missing sigma_8", {"parameters": {"omega_m": 0.3}}),
+        (MissingParameterError, "missing .*sigma_8", {"parameters": {"omega_m": 0.3}}),
         (UnknownParameterError, "omega_x", {"parameters": {**CENTRE, "omega_x": 1}}),
         (ParameterError, "no set of parameters", {"parameters": QTable(SETS)[:0]}),
         (
@@ -283,8 +282,7 @@ def test_another_model_file_is_noticed(tmp_path):
     path.unlink()
     with pytest.raises(CheckpointError, match="every worker needs it"):
         batch.compute(scheduler="synchronous")
-    # One more character of metadata: valid, but another file.
-    changed = content.replace(b"astrogan", b"astrogan", 1)
+    # Spaces behind the metadata: valid, but another file.
     header = int.from_bytes(content[:8], "little")
     changed = (header + 8).to_bytes(8, "little") + content[8 : 8 + header]
     path.write_bytes(changed + b" " * 8 + content[8 + header :])
