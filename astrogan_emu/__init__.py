@@ -13,12 +13,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batch import FieldBatch as FieldBatch
+    from .batch import emulate_batch as emulate_batch
     from .catalogues import sample_galaxies as sample_galaxies
+    from .control_variates import carpool as carpool
     from .emulator import Emulator as Emulator
     from .emulator import emulate_galaxy_field as emulate_galaxy_field
     from .errors import AstroganError as AstroganError
     from .errors import AstroganWarning as AstroganWarning
     from .fields import GalaxyField as GalaxyField
+    from .generation import generate as generate
     from .lightcones import lightcone as lightcone
     from .parameters import Parameter as Parameter
     from .parameters import ParameterSpace as ParameterSpace
@@ -42,6 +46,7 @@ _HOME = {
     "AstroganError": "errors",
     "AstroganWarning": "errors",
     "Emulator": "emulator",
+    "FieldBatch": "batch",
     "GalaxyField": "fields",
     "Parameter": "parameters",
     "ParameterSpace": "parameters",
@@ -49,7 +54,10 @@ _HOME = {
     "SimulationConfig": "simulations",
     "TrainingConfig": "training",
     "camels_suite": "suites",
+    "carpool": "control_variates",
+    "emulate_batch": "batch",
     "emulate_galaxy_field": "emulator",
+    "generate": "generation",
     "lightcone": "lightcones",
     "prepare": "preparation",
     "quijote_suite": "suites",

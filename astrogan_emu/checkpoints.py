@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ __all__ = [
     "Model",
     "ModelCard",
     "check_weights",
+    "load_model",
     "model_names",
     "model_path",
     "read_model",
@@ -168,6 +170,28 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
         )
     inside = resources.files("astrogan_emu") / "models" / f"{name_or_path}.safetensors"
     return Path(str(inside))
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, changed: int, device: str) -> Model:
+    model = read_model(path)
+    model.generator.to(device)
+    return model
+
+
+def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
+    """Read a model once and keep it, until its file changes.
+
+    Raises
+    ------
+    UnknownModelError
+        If the package has no model of that name.
+    CheckpointError
+        If the file is not a whole model.
+    """
+    path = model_path(name_or_path)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _loaded(path, changed, device)
 
 
 def write_tensors(

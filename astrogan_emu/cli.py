@@ -1,4 +1,4 @@
-"""The command line: ``astrogan-emu emulate | simulate | prepare | train | ...``.
+"""The command line: ``astrogan-emu emulate | generate | simulate | prepare | ...``.
 
 Each command is one call of the package's functions; errors of ours become one line.
 """
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_emulate(commands)
+    _add_generate(commands)
     _add_simulate(commands)
     _add_prepare(commands)
     _add_train(commands)
@@ -149,6 +150,82 @@ def _picture(field: Any, output: Path) -> Path:
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150, bbox_inches="tight")
     return path
+
+
+def _add_generate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate", help="emulate many samples into a zarr group; go on if begun"
+    )
+    parser.add_argument(
+        "design",
+        type=Path,
+        help="table of parameters, one set per row, in any format that astropy reads; "
+        "may have a column redshift",
+    )
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        required=True,
+        help=".zarr, or .h5 with one process",
+    )
+    parser.add_argument("--fields", help="comma-separated; all if not given")
+    parser.add_argument("--n-cells", type=int, default=64, help="cells per side")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument(
+        "--redshift", "-z", type=float, help="if the design has none; 0"
+    )
+    parser.add_argument("--realizations", type=int, default=1, help="of each set")
+    parser.add_argument("--model", default="nbody", help="name or .safetensors file")
+    parser.add_argument("--extrapolate", action="store_true")
+    parser.add_argument("--fixed", action="store_true", help="fix the amplitudes")
+    parser.add_argument("--paired", action="store_true", help="pairs of flipped phases")
+    parser.add_argument(
+        "--same-phases", action="store_true", help="the same for every set"
+    )
+    parser.add_argument("--statistics", default="", help="comma-separated: power, pdf")
+    parser.add_argument("--no-fields", action="store_true", help="statistics only")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--workers", type=int, help="processes on this machine")
+    group.add_argument("--scheduler", help="of a dask cluster, such as tcp://host:8786")
+    parser.set_defaults(run=_generate)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from astropy.io.registry import IORegistryError
+    from astropy.table import QTable
+
+    from .errors import FileError
+    from .generation import generate
+
+    try:
+        design = QTable.read(options.design)
+    except (OSError, ValueError, TypeError, IORegistryError) as error:
+        # Astropy explains at length which formats there are.
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileError(
+            f"cannot read the design {options.design}: {said}; give a table with a "
+            "column per parameter, such as an .ecsv file"
+        ) from error
+    path = generate(
+        design,
+        options.output,
+        fields=options.fields.split(",") if options.fields else None,
+        n_cells=options.n_cells,
+        seed=options.seed,
+        redshift=options.redshift,
+        n_realizations=options.realizations,
+        model=options.model,
+        extrapolate=options.extrapolate,
+        fixed=options.fixed,
+        paired=options.paired,
+        same_phases=options.same_phases,
+        statistics=[name for name in options.statistics.split(",") if name],
+        keep_fields=not options.no_fields,
+        workers=options.workers,
+        scheduler=options.scheduler,
+    )
+    print(f"wrote {path}")
 
 
 def _add_simulate(commands: Any) -> None:

@@ -11,8 +11,6 @@ import os
 import secrets
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +20,7 @@ from astropy.table import QTable
 from torch import Tensor
 
 from ._initial_conditions_input import given_linear_field
-from .checkpoints import Model, ModelCard, model_names, model_path, read_model
+from .checkpoints import Model, ModelCard, load_model
 from .conditioning import conditions
 from .errors import (
     ExtrapolationWarning,
@@ -34,11 +32,11 @@ from .errors import (
 from .fields import FIELDS, GalaxyField
 from .grids import GridSpec
 from .initial_conditions import linear_field
-from .noise import cell_noise
+from .noise import cell_noise, whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import matter_density, velocity_field
 
-__all__ = ["Emulator", "emulate_galaxy_field", "model_names"]
+__all__ = ["Emulator", "emulate_galaxy_field"]
 
 # The generator's noise must not be that of the initial conditions.
 _NOISE_STREAM = 100
@@ -46,23 +44,8 @@ _NOISE_STREAM = 100
 InitialConditions = Any
 
 
-@lru_cache(maxsize=4)
-def _cached(path: Path, changed: int, device: str) -> Model:
-    model = read_model(path)
-    model.generator.to(device)
-    return model
-
-
-def _load(name_or_path: str | os.PathLike[str], device: str) -> Model:
-    path = model_path(name_or_path)
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _cached(path, changed, device)
-
-
 class Emulator:
-    """A trained model, ready to make fields.
-
-    Use `Emulator.load`.
+    """A trained model, ready to make fields; see `Emulator.load`.
 
     Parameters
     ----------
@@ -82,7 +65,7 @@ class Emulator:
         Parameters
         ----------
         name_or_path
-            A model of the package (see `model_names`), or a file that `train` made.
+            A model of the package, or a file that `train` made.
         device
             ``"cpu"`` or ``"cuda"``.
 
@@ -98,7 +81,7 @@ class Emulator:
         CheckpointError
             If the file is not a whole model.
         """
-        return cls(_load(name_or_path, device))
+        return cls(load_model(name_or_path, device))
 
     @property
     def card(self) -> ModelCard:
@@ -184,7 +167,33 @@ class Emulator:
         names = self._fields(fields)
         self._model.generator.check_size(int(n_cells))
         grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
-        seed = secrets.randbits(32) if seed is None else _whole(seed)
+        seed = secrets.randbits(32) if seed is None else whole_seed(seed)
+        return self._realisation(
+            values,
+            z,
+            names,
+            grid,
+            seed,
+            initial_conditions,
+            stochastic=stochastic,
+            fixed=fixed,
+            paired=paired,
+        )
+
+    def _realisation(
+        self,
+        values: dict[str, float],
+        z: float,
+        names: Sequence[str],
+        grid: GridSpec,
+        seed: int,
+        initial_conditions: InitialConditions | None,
+        *,
+        stochastic: bool = True,
+        fixed: bool = False,
+        paired: bool = False,
+    ) -> dict[str, GalaxyField]:
+        """What `emulate` does after its checks, so that a batch is checked once."""
         with torch.no_grad():
             delta = self._linear(
                 initial_conditions, values, grid, seed, fixed=fixed, paired=paired
@@ -252,7 +261,7 @@ class Emulator:
         given = initial_conditions
         with torch.no_grad():
             delta = self._linear(
-                given, values, grid, _whole(seed), fixed=fixed, paired=paired
+                given, values, grid, whole_seed(seed), fixed=fixed, paired=paired
             )
             flow = velocity_field(
                 delta,
@@ -440,12 +449,6 @@ class Emulator:
                     f"{', '.join(self.fields)}"
                 )
         return names
-
-
-def _whole(seed: Any) -> int:
-    if isinstance(seed, bool) or int(seed) != seed:
-        raise ParameterError(f"seed must be a whole number, got {seed!r}")
-    return int(seed)
 
 
 def emulate_galaxy_field(

@@ -20,6 +20,7 @@ leaf inherits as well::
     │   ├── CheckpointError
     │   └── FieldFileError
     ├── SimulationError (RuntimeError)
+    ├── BatchError (RuntimeError)
     ├── TrainingError (RuntimeError)
     │   └── TrainingDivergedError
     └── MissingDependencyError (ImportError)
@@ -31,6 +32,7 @@ leaf inherits as well::
 __all__ = [
     "AstroganError",
     "AstroganWarning",
+    "BatchError",
     "CheckpointError",
     "DatasetError",
     "ExtrapolationWarning",
@@ -115,6 +117,10 @@ class FieldFileError(FileError):
 
 class SimulationError(AstroganError, RuntimeError):
     """A particle-mesh run that cannot start or went wrong."""
+
+
+class BatchError(AstroganError, RuntimeError):
+    """A batch whose workers cannot be reached or were lost."""
 
 
 class TrainingError(AstroganError, RuntimeError):

@@ -10,11 +10,27 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["cell_noise", "white_noise_modes"]
+from .errors import ParameterError
+
+__all__ = ["cell_noise", "white_noise_modes", "whole_seed"]
+
+
+def whole_seed(seed: Any) -> int:
+    """A seed as a Python integer.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a whole number.
+    """
+    if isinstance(seed, bool) or int(seed) != seed:
+        raise ParameterError(f"seed must be a whole number, got {seed!r}")
+    return int(seed)
 
 
 def _signed(value: int) -> int:

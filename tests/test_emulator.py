@@ -5,8 +5,9 @@ import pytest
 from astropy import units as u
 from astropy.cosmology import Planck18
 
+from astrogan_emu.checkpoints import model_names
 from astrogan_emu.cli import main
-from astrogan_emu.emulator import Emulator, emulate_galaxy_field, model_names
+from astrogan_emu.emulator import Emulator, emulate_galaxy_field
 from astrogan_emu.errors import (
     ExtrapolationWarning,
     GridError,
