@@ -125,10 +125,11 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     power
-        Mean over samples, channels and shells up to the Nyquist frequency of
-        ln(1 + |x|) with x = ln(P / P_target), with weights falling as k^(-1/2).
+        Mean over samples, channels and shells up to three quarters of the Nyquist
+        frequency of ln(1 + |x|) with x = ln(P / P_target), with weights falling as
+        k^(-1/2).
     decorrelation
-        Mean of 1 - r(k), likewise.
+        Mean of 1 - r(k), likewise, up to the Nyquist frequency.
     """
     n, n_dim = fields.shape[-1], fields.ndim - 2
     axes = tuple(range(2, fields.ndim))
@@ -148,7 +149,11 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     # even in ln k, where the few long modes do, which are right by construction.
     weight = 1 / torch.sqrt(shells)
     weight = weight / weight.sum()
+    # Of the power the last quarter is left alone: it would be bought with errors where
+    # the power is used.
+    useful = torch.where(shells <= 0.75 * n / 2, weight, 0)
+    useful = useful / useful.sum()
     return (
-        (_robust(log_ratio) * weight).sum(-1).mean(),
+        (_robust(log_ratio) * useful).sum(-1).mean(),
         ((1 - r) * weight).sum(-1).mean(),
     )
