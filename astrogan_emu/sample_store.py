@@ -338,10 +338,11 @@ def read_zarr(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise FieldFileError(
                 f"{store.path} holds statistics without fields; open it with zarr"
             )
-        n_finished = int(np.count_nonzero(store["complete"][...]))
-        if n_finished < len(store["complete"]):
+        marks = np.asarray(store["complete"][...])
+        n_finished = np.count_nonzero(marks)
+        if n_finished < len(marks):
             raise FieldFileError(
-                f"only {n_finished} of {len(store['complete'])} samples of "
+                f"only {n_finished} of {len(marks)} samples of "
                 f"{store.path} are finished; start generate again to go on"
             )
         return {

@@ -135,7 +135,7 @@ def test_same_phases_are_shared_by_all_sets():
 
 def test_pairs_have_flipped_phases():
     """Overdense regions of one are underdense in the other."""
-    batch = small(CENTRE, paired=True, n_realizations=2, n_cells=32)
+    batch = small(CENTRE, paired=True, n_realizations=2, n_cells=32, redshift=2)
     assert list(batch.table["flipped"]) == [False, True, False, True]
     np.testing.assert_array_equal(
         batch.table["seed"], np.repeat(small(CENTRE, n_realizations=2).table["seed"], 2)
