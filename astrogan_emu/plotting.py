@@ -40,8 +40,10 @@ _DIVERGING = "PuOr_r"
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
-# A field whose values span more than this is shown in the logarithm.
+# A field whose values span more than this is shown in the logarithm, down to this much
+# below its highest.
 _SPAN_FOR_LOG = 20.0
+_MOST_DECADES = 1e5
 
 
 def plot_slice(
@@ -345,6 +347,9 @@ def _norm_for(
         return _centred_norm(np.abs(finite))
     shown = positive if log else finite
     low, high = _reach(shown)
+    if log:
+        # Nearly nothing, by whatever power of ten, is nothing to the eye.
+        low = max(low, high / _MOST_DECADES)
     low = low if vmin is None else vmin
     high = high if vmax is None else vmax
     if high <= low:

@@ -60,10 +60,10 @@ class TrainingConfig:
     adversarial_rate: float = 4e-4
     critic_rate: float = 1e-3
     cell_weight: float = 1.0
-    power_weight: float = 3.0
+    power_weight: float = 5.0
     phase_weight: float = 4.0
     adversarial_weight: float = 0.05
-    free_weight: float = 0.1
+    free_weight: float = 0.05
     penalty: float = 0.1
     penalty_every: int = 8
     ema: float = 0.995
