@@ -151,7 +151,7 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight / weight.sum()
     # Of the power the last quarter is left alone: it would be bought with errors where
     # the power is used.
-    useful = torch.where(shells <= 0.75 * n / 2, weight, 0)
+    useful = torch.where(shells <= max(1, 0.75 * n / 2), weight, 0)
     useful = useful / useful.sum()
     return (
         (_robust(log_ratio) * useful).sum(-1).mean(),

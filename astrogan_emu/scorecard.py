@@ -216,8 +216,8 @@ class Score:
     n_runs: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types that JSON can hold."""
-        return asdict(self)
+        """Plain types that JSON can hold, which has no word for what is no number."""
+        return asdict(self) | {"value": self.value if np.isfinite(self.value) else None}
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,10 @@ def score(comparisons: Sequence[Comparison]) -> list[Score]:
     def add(
         metric: str, value: float, bar: float | None, *, least: bool = False
     ) -> None:
-        passed = None if bar is None else bool(value >= bar if least else value <= bar)
+        passed = None
+        # Too few peaks, say, leave no number to judge.
+        if bar is not None and np.isfinite(value):
+            passed = bool(value >= bar if least else value <= bar)
         result.append(
             Score(
                 metric,

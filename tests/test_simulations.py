@@ -63,12 +63,7 @@ def test_yt_opens_the_snapshots(suite):
     yt = pytest.importorskip("yt")
     yt.set_log_level(50)
     row = read_suite(suite)[1]
-    units = {
-        "length": (1.0, "Mpccm/h"),
-        "mass": (1e10, "Msun/h"),
-        "velocity": (1.0, "km/s"),
-    }
-    ds = yt.load(str(row["file"]), unit_base=units)
+    ds = yt.load(str(row["file"]))
     assert ds.current_redshift == 0
     assert ds.omega_matter == pytest.approx(row["omega_m"])
     assert ds.domain_width[0].to_value("Mpccm/h") == pytest.approx(10.0)
