@@ -79,8 +79,7 @@ def closer(k, rows, redshift):
 def main(dataset, model="nbody", split="test"):
     """Print the table."""
     k, rows, runs, emulator = measure(dataset, model, split)
-    name, print_of = emulator.identity.values()
-    print(f"{runs} runs of the {split} split; model {name}, sha256 {print_of[:12]}")
+    print(f"{runs} runs of the {split} split; model {emulator.card.name} from {model}")
     print("field     z    worst mean P ratio   P ratio at k = 1, 2   r at k = 1, 2")
     for (field, z), values in summary(k, rows).items():
         worst, p1, p2, r1, r2 = values
