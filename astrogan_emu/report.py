@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from ._files import atomic_path
@@ -171,6 +172,8 @@ def _half_lines(axes: Any, group: Sequence[Comparison]) -> None:
     k = group[0].k
     axes.axvline(np.ceil(k[-1] / k[0]) * k[0] / 2, color="0.7", lw=0.8, zorder=0)
     axes.set_xscale("log")
+    # Labels of the minor ticks would run into each other.
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("k [h/Mpc]")
 
 
