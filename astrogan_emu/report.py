@@ -9,7 +9,7 @@ import base64
 import html
 import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from ._files import atomic_path
-from .scorecard import PDF_EDGES, Comparison, Results
+from .scorecard import PDF_EDGES, Comparison, Results, by_method
 
 __all__ = ["write_report"]
 
@@ -133,21 +133,11 @@ def _scores(results: Results) -> str:
     return "".join(tables)
 
 
-Groups = Mapping[tuple[str, str, float], Sequence[Comparison]]
-
-
-def _groups(results: Results) -> Groups:
-    groups: dict[tuple[str, str, float], list[Comparison]] = {}
-    for each in results.comparisons:
-        groups.setdefault((each.method, each.field, each.redshift), []).append(each)
-    return groups
-
-
 def _curves(
     results: Results, draw: Callable[[Any, str, Sequence[Comparison]], None]
 ) -> str:
     """One panel for each field and redshift, one curve for each method."""
-    groups = _groups(results)
+    groups = by_method(results.comparisons)
     fields = list(dict.fromkeys(field for _, field, _ in groups))
     redshifts = sorted({z for *_, z in groups})
     figure = Figure(
@@ -169,8 +159,7 @@ def _curves(
 
 
 def _half_lines(axes: Any, group: Sequence[Comparison]) -> None:
-    k = group[0].k
-    axes.axvline(np.ceil(k[-1] / k[0]) * k[0] / 2, color="0.7", lw=0.8, zorder=0)
+    axes.axvline(group[0].nyquist / 2, color="0.7", lw=0.8, zorder=0)
     axes.set_xscale("log")
     # Labels of the minor ticks would run into each other.
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -272,7 +261,7 @@ def _over_range(results: Results) -> str:
         of_z = [each for each in own if each.redshift == z]
         errors = []
         for each in of_z:
-            half = np.ceil(each.k[-1] / each.k[0]) * each.k[0] / 2
+            half = each.nyquist / 2
             band = (each.k > half / 2) & (each.k <= half)
             errors.append(float(np.log(each.ratio("power")[band]).mean()))
         for axes, name in zip(panels, names, strict=True):

@@ -7,9 +7,9 @@ scorecard, each with its bar. Which fields are compared is the business of `vali
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from .bispectrum import bispectrum
 from .distributions import log_distance, one_point_pdf
 from .morphology import peak_counts, void_counts
-from .statistics import correlation_coefficient, power_spectrum
+from .statistics import correlation_coefficient, cross_power, power_spectrum
 
 __all__ = [
     "Comparison",
     "PDF_EDGES",
     "Results",
     "Score",
+    "by_method",
     "compare",
     "response",
     "scatter",
@@ -38,6 +39,11 @@ TAIL = 0.999
 PEAKS, PEAK_SMOOTHING = (2.0, 4.0, 8.0), 1.0
 VOIDS, VOID_SMOOTHING = (0.1, 0.2, 0.4), 2.0
 """Thresholds of smoothed density over its mean, and smoothing [Mpc/h]."""
+
+PDF_EDGES: Array = np.geomspace(0.01, 1000, 51)
+"""Of the one-point distribution of density over its mean."""
+
+_TRIANGLES: tuple[Literal["equilateral", "squeezed"], ...] = ("equilateral", "squeezed")
 
 # Means over few peaks or voids are noise, not errors.
 _FEWEST = 30
@@ -57,6 +63,8 @@ class Comparison:
         Of the simulation.
     edge
         Whether a parameter lies in the outer tenth of its range.
+    nyquist
+        Nyquist frequency of the cells [h/Mpc].
     k
         Wavenumbers of the shells [h/Mpc], shape ``(n_shells,)``.
     values, truth
@@ -73,6 +81,7 @@ class Comparison:
     field: str
     parameters: Mapping[str, float]
     edge: bool
+    nyquist: float
     k: Array
     values: Mapping[str, Array]
     truth: Mapping[str, Array]
@@ -85,49 +94,43 @@ class Comparison:
 
 
 def _statistics(
-    field: Array, matter: Array, box_size: float, edges: Array
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Statistics of one field, and the sides of its triangles."""
+    field: Array, matter: Array | None, box_size: float
+) -> dict[str, Array]:
+    """Statistics of one field; its cross-power is with `matter`, or with itself."""
     options: dict[str, Any] = {"box_size": box_size}
     mean = field.mean()
-    smooth = {"smoothing": PEAK_SMOOTHING, **options}
-    result = {
-        "mean": np.asarray(mean),
-        "power": np.asarray(power_spectrum(field, relative=False, **options).power),
-    }
+    power = np.asarray(power_spectrum(field, relative=False, **options).power)
     density = field / mean if mean > 0 else field
-    distribution = one_point_pdf(density, edges, levels=(TAIL,))
-    result["pdf"] = np.asarray(distribution.density)
-    result["tail"] = np.asarray(distribution.quantiles).reshape(())
-    result["peaks"] = np.asarray(peak_counts(density, PEAKS, **smooth), float)
-    smooth["smoothing"] = VOID_SMOOTHING
-    result["voids"] = np.asarray(void_counts(density, VOIDS, **smooth), float)
-    sides = {}
-    for shape in ("equilateral", "squeezed"):
-        measured = bispectrum(field, triangles=shape, relative=False, **options)
-        result[shape] = np.asarray(measured.value)
-        sides[shape] = np.asarray(measured.sides)[..., 0]
-    result["cross"] = result["power"]
-    if field is not matter:
-        r = correlation_coefficient(field, matter, **options).value
-        own = power_spectrum(matter, relative=False, **options).power
-        product = result["power"] * np.asarray(own)
-        result["cross"] = np.asarray(r) * np.sqrt(product)
-    return result, sides
-
-
-PDF_EDGES: Array = np.geomspace(0.01, 1000, 51)
-"""Of the one-point distribution of density over its mean."""
+    distribution = one_point_pdf(density, PDF_EDGES, levels=(TAIL,))
+    peaks = peak_counts(density, PEAKS, smoothing=PEAK_SMOOTHING, **options)
+    voids = void_counts(density, VOIDS, smoothing=VOID_SMOOTHING, **options)
+    cross = power
+    if matter is not None:
+        cross = np.asarray(cross_power(field, matter, relative=False, **options).power)
+    return {
+        "mean": np.asarray(mean),
+        "power": power,
+        "pdf": np.asarray(distribution.density),
+        "tail": np.asarray(distribution.quantiles).reshape(()),
+        "peaks": np.asarray(peaks, float),
+        "voids": np.asarray(voids, float),
+        **{
+            shape: np.asarray(
+                bispectrum(field, triangles=shape, relative=False, **options).value
+            )
+            for shape in _TRIANGLES
+        },
+        "cross": cross,
+    }
 
 
 def compare(
-    made: Mapping[str, Array],
+    made: Mapping[str, Mapping[str, Array]],
     truth: Mapping[str, Array],
     *,
     box_size: float,
     run: str,
     redshift: float,
-    method: str,
     parameters: Mapping[str, float],
     edge: bool = False,
 ) -> list[Comparison]:
@@ -135,55 +138,73 @@ def compare(
 
     Parameters
     ----------
-    made, truth
-        Fields by name, shape ``(n, n, n)``; ``matter`` among them. Fields that were
-        not made are left out.
+    made
+        For each method the fields that it made, by name: shape ``(n, n, n)``,
+        ``matter`` among them.
+    truth
+        Those of the simulation.
     box_size
         Comoving side [Mpc/h].
-    run, redshift, method, parameters, edge
+    run, redshift, parameters, edge
         As in `Comparison`.
 
     Returns
     -------
     list of Comparison
-        One for each field that was made. A true field that is empty is left out: no
-        ratio to it is known.
+        One for each method and field that it made. A true field that is empty is left
+        out: no ratio to it is known.
     """
     results = []
-    for name, field in made.items():
-        if not truth[name].any():
+    for name, wanted in _in_double(truth).items():
+        if not wanted.any():
             continue
-        pairs = [
-            _statistics(
-                np.asarray(fields[name], float),
-                np.asarray(fields["matter"], float) if name != "matter" else field,
-                box_size,
-                PDF_EDGES,
+        options: dict[str, Any] = {"box_size": box_size}
+        true_values = _statistics(wanted, _matter_beside(name, truth), box_size)
+        k = np.asarray(power_spectrum(wanted, relative=False, **options).k)
+        sides: dict[str, Array] = {
+            shape: np.asarray(
+                bispectrum(wanted, triangles=shape, relative=False, **options).sides
+            )[..., 0]
+            for shape in _TRIANGLES
+        }
+        for method, fields in made.items():
+            if name not in fields:
+                continue
+            field = np.asarray(fields[name], float)
+            r = correlation_coefficient(field, wanted, **options).value
+            distance = log_distance(
+                field / max(float(field.mean()), 1e-30), wanted / wanted.mean()
             )
-            for fields in ({**made, name: field}, truth)
-        ]
-        (values, sides), (true_values, _) = pairs
-        spectrum = power_spectrum(truth[name], box_size=box_size, relative=False)
-        r = correlation_coefficient(field, truth[name], box_size=box_size).value
-        distance = log_distance(
-            np.asarray(field, float) / max(float(np.mean(field)), 1e-30),
-            np.asarray(truth[name], float) / float(np.mean(truth[name])),
-        )
-        results.append(
-            Comparison(
-                run=run,
-                redshift=redshift,
-                method=method,
-                field=name,
-                parameters=dict(parameters),
-                edge=edge,
-                k=np.asarray(spectrum.k),
-                values={**values, "r": np.asarray(r), "distance": np.asarray(distance)},
-                truth=true_values,
-                sides=sides,
+            values = _statistics(field, _matter_beside(name, fields), box_size)
+            results.append(
+                Comparison(
+                    run=run,
+                    redshift=redshift,
+                    method=method,
+                    field=name,
+                    parameters=dict(parameters),
+                    edge=edge,
+                    nyquist=float(np.pi * len(wanted) / box_size),
+                    k=k,
+                    values={
+                        **values,
+                        "r": np.asarray(r),
+                        "distance": np.asarray(distance),
+                    },
+                    truth=true_values,
+                    sides=sides,
+                )
             )
-        )
     return results
+
+
+def _in_double(fields: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.asarray(field, float) for name, field in fields.items()}
+
+
+def _matter_beside(name: str, fields: Mapping[str, Array]) -> Array | None:
+    """The matter that a field is correlated with; none for matter itself."""
+    return None if name == "matter" else np.asarray(fields["matter"], float)
 
 
 @dataclass(frozen=True)
@@ -259,6 +280,27 @@ class Results:
     missing: Sequence[str]
 
 
+def by_method(
+    comparisons: Iterable[Comparison],
+) -> dict[tuple[str, str, float], list[Comparison]]:
+    """Comparisons of each method, field and redshift, in the order met.
+
+    Parameters
+    ----------
+    comparisons
+        Any.
+
+    Returns
+    -------
+    dict
+        By (method, field, redshift).
+    """
+    groups: dict[tuple[str, str, float], list[Comparison]] = {}
+    for each in comparisons:
+        groups.setdefault((each.method, each.field, each.redshift), []).append(each)
+    return groups
+
+
 def _worst(values: Array) -> float:
     """Largest departure from one; not a number if there is none."""
     known = values[np.isfinite(values)]
@@ -280,7 +322,7 @@ def score(comparisons: Sequence[Comparison]) -> list[Score]:
         galaxies are twice those for matter in power and correlation.
     """
     first = comparisons[0]
-    k, half = first.k, _half_nyquist(first.k)
+    k, half = first.k, first.nyquist / 2
     low = k <= half
     slack = 1.0 if first.field == "matter" else 2.0
     result: list[Score] = []
@@ -344,11 +386,6 @@ def score(comparisons: Sequence[Comparison]) -> list[Score]:
     return result
 
 
-def _half_nyquist(k: Array) -> float:
-    """Shells reach up to the Nyquist frequency, which ends the last one."""
-    return float(np.ceil(k[-1] / k[0]) * k[0] / 2)
-
-
 def scatter(comparisons: Sequence[Comparison]) -> dict[str, Array]:
     """Scatter of the power at one point, between realisations.
 
@@ -366,7 +403,7 @@ def scatter(comparisons: Sequence[Comparison]) -> dict[str, Array]:
         ratio of the two standard deviations.
     """
     k = comparisons[0].k
-    low = k <= _half_nyquist(k)
+    low = k <= comparisons[0].nyquist / 2
     made = np.array([c.values["power"][low] for c in comparisons])
     true = np.array([c.truth["power"][low] for c in comparisons])
     result = {"k": k[low]}

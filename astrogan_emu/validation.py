@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,16 @@ from .particle_mesh import evolve
 from .preparation import PreparationConfig
 from .preparation_plan import Plan, Row, plan_training_set
 from .report import write_report
-from .scorecard import Comparison, Results, Score, compare, response, scatter, score
+from .scorecard import (
+    Comparison,
+    Results,
+    Score,
+    by_method,
+    compare,
+    response,
+    scatter,
+    score,
+)
 from .snapshots import read_snapshot
 from .targets import TARGETS, GalaxyRecipe, linear_field_of, snapshot_fields
 
@@ -114,6 +123,11 @@ class _Follower:
             raise DatasetError(
                 f"model {emulator.card.name} makes no matter, which all else is "
                 "measured against"
+            )
+        if emulator.card.base.depth is not None:
+            raise DatasetError(
+                f"model {emulator.card.name} makes maps; validation is for models of "
+                "boxes"
             )
         self.config = _preparation(emulator)
         self.recipe = GalaxyRecipe(
@@ -243,17 +257,15 @@ def validate(
         parameters = plan.parameters(run)
         edge = _is_edge(space, parameters)
         for z, box_size, truth, made in follower.snapshots(chosen[run], parameters):
-            for method, fields in made.items():
-                comparisons += compare(
-                    fields,
-                    truth,
-                    box_size=box_size,
-                    run=run,
-                    redshift=z,
-                    method=method,
-                    parameters=parameters,
-                    edge=edge,
-                )
+            comparisons += compare(
+                made,
+                truth,
+                box_size=box_size,
+                run=run,
+                redshift=z,
+                parameters=parameters,
+                edge=edge,
+            )
             if len({name for name, *_ in slices} | {run}) <= _SLICES:
                 side = box_size
                 for name in truth:
@@ -263,7 +275,7 @@ def validate(
                         m: np.asarray(values)[..., :_SLICE_DEPTH].mean(-1)
                         for m, values in drawn.items()
                     }
-    groups = _grouped(comparisons, lambda c: (c.method, c.field, c.redshift))
+    groups = by_method(comparisons)
     scores = [each for group in groups.values() for each in score(group)]
     scatters, responses = _scatters(groups), _responses(groups, chosen)
     missing = []
@@ -298,22 +310,15 @@ def _is_edge(space: ParameterSpace, parameters: Mapping[str, float]) -> bool:
     return bool((np.abs(unit - 0.5) > 0.5 - _EDGE).any())
 
 
-def _grouped(
-    comparisons: Iterable[Comparison], key: Callable[[Comparison], Any]
-) -> dict[Any, list[Comparison]]:
-    groups = defaultdict(list)
-    for each in comparisons:
-        groups[key(each)].append(each)
-    return dict(groups)
-
-
 def _scatters(
     groups: Mapping[Any, Sequence[Comparison]],
 ) -> dict[tuple[str, str, float], Mapping[str, Array]]:
     """Scatter at the point that has most realisations, if they are enough."""
     result: dict[tuple[str, str, float], Mapping[str, Array]] = {}
     for key, group in groups.items():
-        points = _grouped(group, lambda c: tuple(c.parameters.values()))
+        points = defaultdict(list)
+        for each in group:
+            points[tuple(each.parameters.values())].append(each)
         largest = max(points.values(), key=len)
         if len(largest) >= _REALISATIONS:
             result[key] = scatter(largest)
@@ -349,8 +354,7 @@ def _responses(
 def _as_json(results: Results) -> dict[str, Any]:
     """Scores, mean curves, scatter and response in plain types."""
     curves = []
-    groups = _grouped(results.comparisons, lambda c: (c.method, c.field, c.redshift))
-    for (method, field, z), group in groups.items():
+    for (method, field, z), group in by_method(results.comparisons).items():
         ratio = np.array([c.ratio("power") for c in group])
         curves.append(
             {

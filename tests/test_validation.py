@@ -32,8 +32,8 @@ def lognormal(seed, n=32, amplitude=0.8):
 
 
 def compared(made, truth, **keywords):
-    options = {"run": "a", "redshift": 0.0, "method": "model", "parameters": POINT}
-    return compare(made, truth, box_size=BOX, **{**options, **keywords})
+    options = {"run": "a", "redshift": 0.0, "parameters": POINT, **keywords}
+    return compare({"model": made}, truth, box_size=BOX, **options)
 
 
 def numbers(comparisons):
