@@ -22,6 +22,7 @@ from .fields import GalaxyField
 from .geometry import as_box_length, axis_number
 from .grids import Stencil
 from .linear_theory import hubble
+from .noise import whole_seed
 
 __all__ = [
     "draw_cells",
@@ -188,14 +189,8 @@ def random_generator(seed: int, *place: int) -> np.random.Generator:
     ParameterError
         If `seed` is not a whole number.
     """
-    try:
-        whole = not isinstance(seed, bool) and int(seed) == seed
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
-        raise ParameterError(f"seed must be a whole number, got {seed!r}")
     # Two words for each, so that different places never make the same sequence.
-    key = [value % 2**64 for value in (_STREAM, int(seed), *place)]
+    key = [value % 2**64 for value in (_STREAM, whole_seed(seed), *place)]
     words = [word for value in key for word in (value % 2**32, value >> 32)]
     return np.random.default_rng(words)
 

@@ -330,6 +330,8 @@ def _prepare(options: argparse.Namespace) -> None:
     if any(map(is_multifield, options.suite)):
         if options.parameters is None:
             raise DatasetError("give the parameter file of the maps: --parameters FILE")
+        if options.dry_run:
+            raise DatasetError("maps and grids have no --dry-run; leave it out")
         path = prepare_multifield(
             options.suite,
             options.parameters,

@@ -29,9 +29,9 @@ from .errors import DatasetError
 from .initial_conditions import linear_field
 from .parameter_files import camels_parameters
 from .parameters import COSMOLOGICAL
-from .particle_mesh import matter_density
+from .preparation import PreparationConfig, base_field
 from .preparation_plan import draw_splits, range_of_suite
-from .run_parts import Part, check_part, read_part, write_part
+from .run_parts import Part, check_part, one_thread, read_part, write_part
 from .training_data import Description
 
 __all__ = ["is_multifield", "prepare_multifield", "slab_means"]
@@ -196,14 +196,13 @@ def _make_part(
     index: int,
     per_run: int,
     parameters: Mapping[str, float],
-    n_cells: int,
-    base_steps: int,
+    config: PreparationConfig,
 ) -> Part:
     """The samples of one simulation, over bases of other phases."""
     own = slice(index * per_run, (index + 1) * per_run)
     targets = []
     for file in files:
-        values = _coarse(file.open()[own], n_cells)
+        values = _coarse(file.open()[own], config.n_cells)
         if not np.isfinite(values).all():
             raise DatasetError(
                 f"samples {own.start} to {own.stop - 1} of {file.path} hold values "
@@ -213,14 +212,10 @@ def _make_part(
         targets.append(values / values.mean() if file.prefix == "Mtot" else values)
     cosmology = {name: parameters[name] for name in COSMOLOGICAL}
     with torch.no_grad():
-        delta = linear_field(cosmology, n_cells=n_cells, box_size=BOX_SIZE, seed=index)
-        cube = matter_density(
-            delta,
-            cosmology,
-            box_size=BOX_SIZE,
-            redshift=files[0].redshift,
-            n_steps=base_steps,
-        ).numpy()
+        delta = linear_field(
+            cosmology, n_cells=config.n_cells, box_size=BOX_SIZE, seed=index
+        )
+        cube = base_field(delta, cosmology, files[0].redshift, BOX_SIZE, config)
     if files[0].n_dim == 3:
         base = cube[None]
     else:
@@ -287,6 +282,8 @@ def prepare_multifield(
         that are not finite; if the output exists.
     """
     output = Path(output)
+    if not output.absolute().parent.is_dir():
+        raise DatasetError(f"the folder of {output} does not exist; make it first")
     if output.exists() and not overwrite:
         raise DatasetError(f"{output} exists; pass overwrite=True to replace it")
     if not files:
@@ -294,6 +291,8 @@ def prepare_multifield(
     table = camels_parameters(parameter_file)
     chosen, per_run = _checked(files, len(table), n_cells)
     first = chosen[0]
+    fields = tuple(_FIELDS[each.prefix][0] for each in chosen)
+    config = PreparationConfig(fields, n_cells, base_steps)
     names = [
         name
         for name in next(iter(table.values()))
@@ -319,19 +318,18 @@ def prepare_multifield(
         if path.is_file():
             check_part(path, made_of)
         else:
-            part = _one_thread(chosen, index, per_run, parameters, n_cells, base_steps)
+            with one_thread():
+                part = _make_part(chosen, index, per_run, parameters, config)
             write_part(path, part, made_of)
-    base_settings: dict[str, Any] = {
-        "n_steps": base_steps,
-        "mesh_factor": 1,
-        "start_redshift": 9.0,
-    }
+    base_settings = config.base_settings()
     if first.n_dim == 2:
         base_settings["depth"] = BOX_SIZE * 3 / per_run
-    known = [_FIELDS[each.prefix] for each in chosen]
     description = Description(
-        fields=tuple(name for name, *_ in known),
-        units={name: units[3 - first.n_dim] for name, *units in known},
+        fields=fields,
+        units={
+            name: units[3 - first.n_dim]
+            for name, *units in (_FIELDS[each.prefix] for each in chosen)
+        },
         space=range_of_suite(columns, names),
         n_cells=n_cells,
         cell_size=BOX_SIZE / n_cells,
@@ -344,27 +342,9 @@ def prepare_multifield(
     def samples() -> Iterator[RunSamples]:
         for run in table:
             part = read_part(parts / f"{run}.h5")
-            values = [part.parameters[name] for name in description.space.names]
-            yield RunSamples(
-                run=run,
-                split=splits[run],
-                parameters=np.array(values),
-                redshifts=part.redshifts,
-                target=part.target,
-                base=part.base,
-            )
+            yield part.samples(run, splits[run], description.space.names)
 
     write_training_set(output, description, samples())
     shutil.rmtree(parts)
     with TrainingSet.open(output):
         return output
-
-
-def _one_thread(*arguments: Any) -> Part:
-    """Make a part; the number of threads may change the last digit of a transform."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _make_part(*arguments)
-    finally:
-        torch.set_num_threads(threads)

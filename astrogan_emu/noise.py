@@ -28,7 +28,11 @@ def whole_seed(seed: Any) -> int:
     ParameterError
         If it is not a whole number.
     """
-    if isinstance(seed, bool) or int(seed) != seed:
+    try:
+        whole = not isinstance(seed, bool) and int(seed) == seed
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
         raise ParameterError(f"seed must be a whole number, got {seed!r}")
     return int(seed)
 

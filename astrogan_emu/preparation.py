@@ -34,7 +34,14 @@ from .initial_conditions import linear_field
 from .parameters import COSMOLOGICAL, ParameterSpace
 from .particle_mesh import matter_density
 from .preparation_plan import Plan, Row, Split, plan_training_set
-from .run_parts import Part, check_part, file_prints, read_part, write_part
+from .run_parts import (
+    Part,
+    check_part,
+    file_prints,
+    one_thread,
+    read_part,
+    write_part,
+)
 from .simulations import KEEP_MEMORY, end_with_parent, environment
 from .snapshots import Snapshot, read_snapshot
 from .targets import (
@@ -46,7 +53,7 @@ from .targets import (
 )
 from .training_data import Description
 
-__all__ = ["PreparationConfig", "prepare"]
+__all__ = ["PreparationConfig", "base_field", "prepare"]
 
 # Headers and tables round their numbers, boxes even less.
 _AGREEMENT = 1e-3
@@ -131,14 +138,31 @@ def _seed_of(run: str) -> int:
     return int.from_bytes(hashlib.sha256(run.encode()).digest()[:7], "big")
 
 
-def _base(
+def base_field(
     delta: torch.Tensor,
     parameters: Mapping[str, float],
     redshift: float,
     box_size: float,
     config: PreparationConfig,
 ) -> NDArray[np.float32]:
-    """The base of a linear field, as one channel."""
+    """The base of a linear field.
+
+    Parameters
+    ----------
+    delta
+        Linear overdensity at redshift 0, shape ``(n, n, n)``.
+    parameters
+        At least ``omega_m``.
+    redshift, box_size
+        Of the result; box_size in [Mpc/h].
+    config
+        How bases are made.
+
+    Returns
+    -------
+    ndarray
+        Ratio to the mean, shape ``(n, n, n)``.
+    """
     density = matter_density(
         delta,
         parameters,
@@ -148,7 +172,7 @@ def _base(
         n_mesh=config.base_mesh_factor * config.n_cells,
         start_redshift=config.base_start_redshift,
     )
-    return density.numpy()[None]
+    return density.numpy()
 
 
 def _make_part(
@@ -174,7 +198,10 @@ def _make_part(
                 seed=_seed_of(str(rows[0]["run"])),
             )
         bases = np.stack(
-            [_base(delta, parameters, z, box_size, config) for z in redshifts]
+            [
+                base_field(delta, parameters, z, box_size, config)[None]
+                for z in redshifts
+            ]
         )
     grid = GridSpec(config.n_cells, box_size)
     recipe = GalaxyRecipe(config.occupation, config.linking_length, config.min_members)
@@ -224,9 +251,6 @@ def _prepare_run(
     path: Path,
 ) -> None:
     """Make the part of one run, unless it is there; the body of a worker process."""
-    threads = torch.get_num_threads()
-    # The number of threads may change the last digit of a Fourier transform.
-    torch.set_num_threads(1)
     try:
         files = [row["file"] for row in rows] + [rows[0]["initial_conditions"]]
         made_of = {
@@ -239,13 +263,13 @@ def _prepare_run(
         if path.is_file():
             check_part(path, made_of)
         else:
-            write_part(path, _make_part(rows, parameters, config), made_of)
+            with one_thread():
+                part = _make_part(rows, parameters, config)
+            write_part(path, part, made_of)
     except AstroganError as error:
         raise DatasetError(
             f"run {rows[0]['run']} cannot be prepared: {error}"
         ) from error
-    finally:
-        torch.set_num_threads(threads)
 
 
 def prepare(
@@ -436,13 +460,6 @@ def _assemble(
         for run, path in paths.items():
             part = read_part(path)
             _check_box(run, part.box_size, box_size)
-            yield RunSamples(
-                run=run,
-                split=plan.splits[run],
-                parameters=np.array([part.parameters[n] for n in plan.space.names]),
-                redshifts=part.redshifts,
-                target=part.target,
-                base=part.base,
-            )
+            yield part.samples(run, plan.splits[run], plan.space.names)
 
     write_training_set(output, description, samples())

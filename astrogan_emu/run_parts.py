@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ._files import atomic_path, sha256_of
+from .dataset import RunSamples
 from .errors import DatasetError
 from .headers import read_header
 from .snapshot_files import has_gadget_layout, snapshot_file
 
-__all__ = ["Part", "check_part", "file_prints", "read_part", "write_part"]
+__all__ = [
+    "Part",
+    "check_part",
+    "file_prints",
+    "one_thread",
+    "read_part",
+    "write_part",
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,39 @@ class Part:
     redshifts: NDArray[np.float64]
     target: NDArray[np.float32]
     base: NDArray[np.float32]
+
+    def samples(self, run: str, split: str, names: Sequence[str]) -> RunSamples:
+        """The same, now that it is known what they are for.
+
+        Parameters
+        ----------
+        run, split
+            Name of the run, and its split.
+        names
+            Parameters of the set, in order.
+        """
+        return RunSamples(
+            run=run,
+            split=split,
+            parameters=np.array([self.parameters[name] for name in names]),
+            redshifts=self.redshifts,
+            target=self.target,
+            base=self.base,
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: their number may change the last digit of a transform.
+
+    Parts must be the same bytes wherever they are made.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def file_prints(snapshots: Iterable[str | os.PathLike[str]]) -> dict[str, str]:

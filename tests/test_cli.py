@@ -119,6 +119,9 @@ def test_maps_need_their_parameters(capsys):
     """The Multifield Dataset keeps them in a file of their own."""
     assert main(["prepare", "Maps_Mtot_X_LH_z=0.00.npy", "-o", "train.h5"]) == 1
     assert "--parameters FILE" in capsys.readouterr().err
+    dry = ["prepare", "Maps_Mtot_X_LH_z=0.00.npy", "-o", "train.h5", "--dry-run"]
+    assert main([*dry, "--parameters", "params_LH_X.txt"]) == 1
+    assert "no --dry-run" in capsys.readouterr().err
 
 
 def test_the_module_is_the_program():

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from astrogan_emu.noise import cell_noise, white_noise_modes
+from astrogan_emu.errors import ParameterError
+from astrogan_emu.noise import cell_noise, white_noise_modes, whole_seed
 
 # Seeds are fixed, so a statistical test either passes for ever or not at all; its
 # level says how rarely a sound generator would fail for a seed chosen at random.
@@ -209,3 +210,17 @@ def test_noise_is_the_same_on_the_accelerator():
     torch.testing.assert_close(
         cell_noise(18, 1, 16, device="cuda").cpu(), cell_noise(18, 1, 16)
     )
+
+
+@pytest.mark.parametrize("seed", [1.5, "one", None, True, float("inf"), [1, 2]])
+def test_what_is_no_whole_number_is_no_seed(seed):
+    """It is named, whatever it is."""
+    with pytest.raises(ParameterError, match="seed must be a whole number, got"):
+        whole_seed(seed)
+
+
+@pytest.mark.parametrize("seed", [7, 7.0, np.int64(7), -7])
+def test_any_whole_number_is_a_seed(seed):
+    """Of any type and sign."""
+    assert abs(whole_seed(seed)) == 7
+    assert type(whole_seed(seed)) is int
