@@ -1,9 +1,10 @@
 """Losses of the conditional GAN: pure functions of fields and scores.
 
 The paired ones compare a generated field with the simulation of the same phases: cell
-by cell on the logarithmic scale, value by value in the one-point distribution, and mode by
-mode in the power spectrum and the correlation coefficient. The adversarial one is relativistic (Jolicoeur-Martineau 2019)
-with the gradient penalty of Mescheder et al. (2018) on real and generated fields.
+by cell on the logarithmic scale, value by value in the one-point distribution, and mode
+by mode in the power spectrum and the correlation coefficient. The adversarial one is
+relativistic (Jolicoeur-Martineau 2019) with the gradient penalty of Mescheder et al.
+(2018) on real and generated fields.
 """
 
 from __future__ import annotations
