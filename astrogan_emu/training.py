@@ -46,8 +46,9 @@ __all__ = ["TrainingConfig", "train"]
 
 _LOG = logging.getLogger(__name__)
 
-# Of the fields whose distribution is compared beside that of cells, in cells: voids.
-_SMOOTHING = 2.5
+# Of the fields whose distribution is compared beside that of cells, in cells: peaks and
+# voids.
+_SMOOTHINGS = (1.25, 2.5)
 
 
 def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
@@ -104,23 +105,23 @@ def _generator_losses(
         fields = state.generator(batch.base, batch.conditions, noise)
     fields = fields.float()
     latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
+    pairs = [(latent, wanted)]
     # A smooth field is known from every other cell.
     every = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
-    smooth, wanted_smooth = (
-        state.generator.to_latent(gaussian(f, _SMOOTHING)[every])
-        for f in (fields, batch.target)
-    )
+    for scale in _SMOOTHINGS:
+        smooth, target = (
+            state.generator.to_latent(gaussian(f, scale)[every])
+            for f in (fields, batch.target)
+        )
+        pairs.append((smooth, target))
     names = ("cell", "power", "phase", "distribution")
     losses = dict.fromkeys(names, torch.zeros(()))
     for channel, head in enumerate(state.generator.config.heads):
         own = slice(channel, channel + 1)
         weight = 1.0 if head.conserved else config.free_weight
         power, phase = spectral_losses(fields[:, own], batch.target[:, own])
-        parts = {
-            "power": power,
-            "distribution": distribution_loss(latent[:, own], wanted[:, own])
-            + distribution_loss(smooth[:, own], wanted_smooth[:, own]),
-        }
+        distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
+        parts = {"power": power, "distribution": torch.stack(distances).sum()}
         if batch.paired:
             cell = paired_loss(latent[:, own], wanted[:, own])
             parts |= {"cell": cell, "phase": phase}

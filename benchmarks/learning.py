@@ -47,7 +47,8 @@ def training(rate, n_cells=64, steps=6):
 
             loading = shortest(batch, 5)
             result = {"loading_s": loading}
-            for name, first in (("paired", 0), ("with_critic", 1000)):
+            # Of the critic, work is counted in a step without gradient penalty.
+            for name, first in (("paired", 1), ("with_critic", 1001)):
                 state.step = first
                 ready = batch()
 
