@@ -236,7 +236,7 @@ def plan_samples(
     if not wanted or len(set(wanted)) < len(wanted):
         raise ParameterError(
             f"fields must name each field once, got {', '.join(wanted) or 'none'}; "
-            f"the model makes {', '.join(emulator.fields)}"
+            f"the model makes {', '.join(emulator.offers)}"
         )
     emulator._model.generator.check_size(n_cells)
     grid = GridSpec(n_cells, n_cells * card.cell_size)
@@ -246,7 +246,7 @@ def plan_samples(
     sets = as_parameter_table(parameters, names=own_names, defaults=card.space.defaults)
     if len(sets) == 0:
         raise ParameterError("there is no set of parameters to emulate; give one")
-    card.space.check(
+    card.allowed.check(
         np.column_stack([sets[name] for name in card.space.names]),
         extrapolate=extrapolate,
     )
