@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from astropy import units as u
 
+from ._parameter_input import unknown_parameter
 from .checkpoints import ModelCard, load_model, model_names
 from .derived_fields import offered
 from .errors import (
@@ -18,7 +19,6 @@ from .errors import (
     ParameterRangeError,
     UnknownFieldError,
     UnknownModelError,
-    UnknownParameterError,
 )
 from .parameters import ALIASES, COSMOLOGICAL, ParameterInput, as_parameters
 
@@ -28,6 +28,7 @@ __all__ = [
     "checked_parameters",
     "checked_redshift",
     "choose_model",
+    "offered_by",
     "parameter_names",
 ]
 
@@ -61,35 +62,32 @@ def choose_model(
     UnknownFieldError
         If no model makes the fields.
     UnknownParameterError
-        If none of several models that make them knows the parameters.
+        If a parameter is known to none of the models that make them.
     UnknownModelError
         If several models other than the default one would do.
     """
     if model is not None:
         return model
     asked = () if fields is None else (fields,) if isinstance(fields, str) else fields
-    able: dict[str, set[str]] = {}
+    able: dict[str, tuple[str, ...]] = {}
     for name in sorted(model_names(), key=lambda name: (name != DEFAULT_MODEL, name)):
-        known = load_model(name)
-        made = known.generator.config.fields
+        model_of = load_model(name)
+        made = model_of.generator.config.fields
         if set(asked) <= set(offered(made)):
-            able[name] = {*COSMOLOGICAL, *known.card.space.names}
+            able[name] = (*COSMOLOGICAL, *model_of.card.space.names)
     if not able:
         raise UnknownFieldError(
             f"no model makes {' and '.join(map(repr, asked))}; " + _all_fields()
         )
     given = {ALIASES.get(name, name) for name in parameters}
-    fit = [name for name, known in able.items() if given <= known]
+    fit = [name for name, known in able.items() if given <= set(known)]
     if not fit:
-        if len(able) == 1:
-            # That model can say best what it knows.
-            return next(iter(able))
-        strange = [name for name in sorted(given) if name not in COSMOLOGICAL]
-        raise UnknownParameterError(
-            f"no model that makes {' and '.join(asked) or 'fields'} knows "
-            f"{' and '.join(strange)}; "
-            + "; ".join(f"{n} knows {', '.join(sorted(k))}" for n, k in able.items())
-        )
+        known = tuple(dict.fromkeys(n for names in able.values() for n in names))
+        for name in given:
+            if name not in known:
+                raise unknown_parameter(name, known)
+        # The model that knows most of them says best what it does not know.
+        return max(able, key=lambda name: len(given & set(able[name])))
     if len(fit) > 1 and DEFAULT_MODEL not in fit:
         raise UnknownModelError(
             f"several models make {' and '.join(asked)}: {', '.join(fit)}; choose one "
@@ -158,6 +156,12 @@ def checked_redshift(card: ModelCard, redshift: Any, extrapolate: bool) -> float
     return z
 
 
+def offered_by(card: ModelCard, made: Sequence[str]) -> tuple[str, ...]:
+    """Names of the fields to be had of a model that makes some."""
+    # In maps a product of means is not the mean of the product.
+    return offered(made) if card.base.depth is None else tuple(made)
+
+
 def checked_fields(
     card: ModelCard, made: Sequence[str], fields: Sequence[str] | None
 ) -> tuple[str, ...]:
@@ -165,7 +169,7 @@ def checked_fields(
     names = tuple(made) if fields is None else tuple(fields)
     if isinstance(fields, str):
         names = (fields,)
-    known = offered(made)
+    known = offered_by(card, made)
     for name in names:
         if name not in known:
             raise UnknownFieldError(

@@ -193,7 +193,10 @@ def _add_generate(commands: Any) -> None:
         "--redshift", "-z", type=float, help="if the design has none; 0"
     )
     parser.add_argument("--realizations", type=int, default=1, help="of each set")
-    parser.add_argument("--model", default="nbody", help="name or .safetensors file")
+    parser.add_argument(
+        "--model",
+        help="name or .safetensors file; the one that makes the fields if not given",
+    )
     parser.add_argument("--extrapolate", action="store_true")
     parser.add_argument("--fixed", action="store_true", help="fix the amplitudes")
     parser.add_argument("--paired", action="store_true", help="pairs of flipped phases")

@@ -26,11 +26,12 @@ from ._model_input import (
     checked_parameters,
     checked_redshift,
     choose_model,
+    offered_by,
     parameter_names,
 )
 from .checkpoints import Model, ModelCard, load_model
 from .conditioning import conditions
-from .derived_fields import derive, ingredients, offered
+from .derived_fields import derive, ingredients
 from .errors import GridError
 from .fields import FIELDS, GalaxyField
 from .grids import GridSpec
@@ -44,7 +45,7 @@ __all__ = ["Emulator", "emulate_galaxy_field"]
 # The generator's noise must not be that of the initial conditions.
 _NOISE_STREAM = 100
 
-# Fields whose amount is proportional to the baryon density, if all else is the same.
+# Fields that are proportional to the baryon density, if all else is the same.
 _BARYONS = ("gas_density", "stellar_density")
 
 InitialConditions = Any
@@ -105,7 +106,7 @@ class Emulator:
     @property
     def offers(self) -> tuple[str, ...]:
         """Names of the fields to be had: those, and what is derived from them."""
-        return offered(self.fields)
+        return offered_by(self.card, self.fields)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -352,7 +353,7 @@ class Emulator:
             Ratio to the mean, shape ``(n, n, n)``; for models of maps its average over
             their depth, shape ``(n, n)``.
         """
-        settings, n = self.card.base, len(delta)
+        depth, n = self.card.base.depth, len(delta)
         density = matter_density(
             delta,
             as_parameters(params, names=COSMOLOGICAL),
@@ -360,13 +361,13 @@ class Emulator:
             redshift=redshift,
             **self._base_steps(n),
         )
-        if settings.depth is None:
+        if depth is None:
             return density
-        cells = settings.depth / box_size * n
+        cells = depth / box_size * n
         if cells > n:
             raise GridError(
-                f"maps of this model are {settings.depth:g} Mpc/h deep, more than a "
-                f"box of {box_size:g} Mpc/h; use a larger n_cells"
+                f"maps of this model are {depth:g} Mpc/h deep, more than a box of "
+                f"{box_size:g} Mpc/h; use a larger n_cells"
             )
         share = (cells - torch.arange(n)).clamp(0, 1).to(density)
         return torch.tensordot(density, share, 1) / cells
@@ -486,10 +487,9 @@ def emulate_galaxy_field(
     GalaxyField
         Float32, shape ``(n_cells, n_cells, n_cells)``, in the unit of the field.
     """
-    options = inspect.signature(Emulator.emulate).parameters
-    own = {name: value for name, value in keywords.items() if name not in options}
-    emulator = Emulator.load(choose_model(model, field, parameter_names(params, own)))
-    made = emulator.emulate(
+    options = set(inspect.signature(Emulator.emulate).parameters)
+    given = parameter_names(params, keywords) - options
+    made = Emulator.load(choose_model(model, field, given)).emulate(
         params,
         redshift=redshift,
         fields=[field],
