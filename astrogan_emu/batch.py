@@ -232,7 +232,7 @@ def emulate_batch(
     n_cells: int = 64,
     chunks: Chunks = "auto",
     initial_conditions: Any = None,
-    model: str | os.PathLike[str] = "nbody",
+    model: str | os.PathLike[str] | None = None,
     extrapolate: bool = False,
     fixed: bool = False,
     paired: bool = False,
@@ -253,7 +253,7 @@ def emulate_batch(
         ``(n_sets, n_parameters)``, in the order of `names`; a list of mappings,
         cosmologies or rows; or a single set.
     fields
-        Which fields; all that the model makes if not given.
+        Which fields; all that the network makes if not given.
     n_realizations
         Realisations of each set.
     seed
@@ -271,7 +271,8 @@ def emulate_batch(
         As for `Emulator.emulate`, the same for all samples, which then differ in
         their parameters and in the generator's noise.
     model
-        Name or file of the model.
+        Name or file of the model; as for `emulate_galaxy_field` if not given, with
+        the keys of mappings as the parameters that are named.
     extrapolate
         Go beyond the trained range with a warning.
     fixed

@@ -13,9 +13,10 @@ from torch import Tensor
 from .conditioning import conditions
 from .errors import TrainingError
 from .generators import FieldGenerator
+from .parameters import ParameterSpace
 from .training_data import TrainingData
 
-__all__ = ["Batch", "draw_batch", "draw_noise", "one_sample"]
+__all__ = ["Batch", "blur_conditions", "draw_batch", "draw_noise", "one_sample"]
 
 
 @dataclass
@@ -94,6 +95,33 @@ def draw_batch(
         torch.from_numpy(stacked[1]).to(device),
         told.to(device),
         data.paired,
+    )
+
+
+def blur_conditions(
+    batch: Batch, space: ParameterSpace, size: float, seed: tuple[int, ...]
+) -> None:
+    """Add noise to the parameters that the networks are told, and to nothing else.
+
+    Parameters
+    ----------
+    batch
+        Its conditions are changed.
+    space
+        Of the parameters.
+    size
+        Standard deviation, in half ranges of the parameters; 0 changes nothing.
+    seed
+        Whole numbers.
+    """
+    if size == 0:
+        return
+    n_varied = int((space.high > space.low).sum())
+    noise = np.zeros(tuple(batch.conditions.shape), np.float32)
+    shape = (len(noise), n_varied)
+    noise[:, :n_varied] = size * np.random.default_rng(seed).standard_normal(shape)
+    batch.conditions = batch.conditions + torch.from_numpy(noise).to(
+        batch.conditions.device
     )
 
 

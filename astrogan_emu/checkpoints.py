@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -27,7 +27,7 @@ from .conditioning import condition_length
 from .errors import AstroganError, CheckpointError, UnknownModelError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig
 from .networks import NetworkConfig
-from .parameters import ParameterSpace
+from .parameters import COSMOLOGICAL, ParameterSpace
 
 __all__ = [
     "BaseSettings",
@@ -45,6 +45,9 @@ __all__ = [
 
 _FORMAT = "astrogan_emu model"
 _VERSION = "1"
+
+# Measured on the model `nbody`, which knows these parameters; see docs/hydro-model.md.
+_BAND = 0.1
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,27 @@ class ModelCard:
     scores: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """The value of each parameter that the suite held fixed."""
+        return {p.name: p.low for p in self.space.parameters if p.low == p.high}
+
+    @property
+    def allowed(self) -> ParameterSpace:
+        """The ranges in which the model may be used without `extrapolate`.
+
+        Those of `space`; but where the suite held a cosmological parameter fixed, the
+        base alone hears of it, and a tenth on either side is allowed.
+        """
+        return ParameterSpace(
+            tuple(
+                replace(each, low=each.low * (1 - _BAND), high=each.high * (1 + _BAND))
+                if each.name in self.fixed and each.name in COSMOLOGICAL
+                else each
+                for each in self.space.parameters
+            )
+        )
 
 
 @dataclass(frozen=True)

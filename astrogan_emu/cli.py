@@ -77,16 +77,27 @@ def _parameters(options: argparse.Namespace) -> dict[str, float]:
     return {**as_parameters(Planck18), **known}
 
 
+# Strengths of feedback, as the model `hydro` and CAMELS know them.
+_FEEDBACK = ("a_sn1", "a_sn2", "a_agn")
+
+
 def _add_emulate(commands: Any) -> None:
     parser = commands.add_parser(
         "emulate", help="emulate a field; write a file and a picture"
     )
     _add_parameters(parser)
+    for name in _FEEDBACK:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, dest=name, help="1 if not given"
+        )
     parser.add_argument("--redshift", "-z", type=float, default=0.0)
     parser.add_argument("--field", default="galaxies")
     parser.add_argument("--n-cells", type=int, default=64, help="cells per side")
     parser.add_argument("--seed", type=int, help="drawn and printed if not given")
-    parser.add_argument("--model", default="nbody", help="name or .safetensors file")
+    parser.add_argument(
+        "--model",
+        help="name or .safetensors file; the one that makes the field if not given",
+    )
     parser.add_argument("--extrapolate", action="store_true")
     parser.add_argument(
         "--output", "-o", type=Path, help="file to write (.h5 or .fits); FIELD.h5"
@@ -97,13 +108,19 @@ def _add_emulate(commands: Any) -> None:
 
 
 def _emulate(options: argparse.Namespace) -> None:
+    from ._model_input import choose_model
     from .emulator import Emulator
 
     output = options.output or Path(f"{options.field}.h5")
-    emulator = Emulator.load(options.model)
+    feedback = {
+        name: getattr(options, name)
+        for name in _FEEDBACK
+        if getattr(options, name) is not None
+    }
+    emulator = Emulator.load(choose_model(options.model, options.field, feedback))
     start = time.perf_counter()
     field = emulator.emulate(
-        _parameters(options),
+        _parameters(options) | feedback,
         redshift=options.redshift,
         fields=[options.field],
         n_cells=options.n_cells,
@@ -176,7 +193,10 @@ def _add_generate(commands: Any) -> None:
         "--redshift", "-z", type=float, help="if the design has none; 0"
     )
     parser.add_argument("--realizations", type=int, default=1, help="of each set")
-    parser.add_argument("--model", default="nbody", help="name or .safetensors file")
+    parser.add_argument(
+        "--model",
+        help="name or .safetensors file; the one that makes the fields if not given",
+    )
     parser.add_argument("--extrapolate", action="store_true")
     parser.add_argument("--fixed", action="store_true", help="fix the amplitudes")
     parser.add_argument("--paired", action="store_true", help="pairs of flipped phases")

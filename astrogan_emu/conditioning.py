@@ -3,6 +3,7 @@
 The features are the unit-cube parameters, the scale factor, and, where the parameters
 allow, the two numbers that set the state of structure at any redshift: the amplitude
 sigma_8 D(z) and Omega_m(z). Which parameters exist is the `ParameterSpace`'s to say.
+Of a parameter that a suite holds fixed a network can learn nothing, so it is not told.
 """
 
 from __future__ import annotations
@@ -15,12 +16,31 @@ from torch import Tensor
 from .linear_theory import growth_factor, hubble
 from .parameters import ParameterSpace
 
-__all__ = ["condition_length", "conditions"]
+__all__ = ["condition_length", "condition_names", "conditions"]
+
+
+def condition_names(space: ParameterSpace) -> tuple[str, ...]:
+    """What the features of a parameter space are, in order.
+
+    Parameters
+    ----------
+    space
+        Names, order and ranges of the parameters.
+
+    Returns
+    -------
+    tuple of str
+        The parameters that vary, ``"a"``, and where the space has omega_m and sigma_8,
+        varied or not, ``"omega_m(z)"`` and ``"sigma_8(z)"``.
+    """
+    varied = [p.name for p in space.parameters if p.high > p.low]
+    derived = [f"{name}(z)" for name in ("omega_m", "sigma_8") if name in space]
+    return (*varied, "a", *derived)
 
 
 def condition_length(space: ParameterSpace) -> int:
     """Number of features that `conditions` makes for a parameter space."""
-    return len(space) + 1 + ("omega_m" in space) + ("sigma_8" in space)
+    return len(condition_names(space))
 
 
 def conditions(
@@ -44,7 +64,9 @@ def conditions(
     """
     values = np.atleast_2d(np.asarray(parameters, dtype=float))
     a = 1 / (1 + torch.as_tensor(np.atleast_1d(redshift), dtype=torch.float64))
-    features = [torch.as_tensor(2 * space.to_unit(values) - 1), 2 * a[:, None] - 1]
+    varied = space.high > space.low
+    unit = 2 * space.to_unit(values)[:, varied] - 1
+    features = [torch.as_tensor(unit), 2 * a[:, None] - 1]
     columns = dict(zip(space.names, torch.as_tensor(values).unbind(1), strict=True))
     # Without a varying omega_m its growth is that of a standard universe.
     omega_m = columns.get("omega_m", torch.full_like(a, 0.3))

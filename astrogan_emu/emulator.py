@@ -7,10 +7,10 @@ does not depend on what else was made, nor on the device's number of threads.
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,16 +20,20 @@ from astropy.table import QTable
 from torch import Tensor
 
 from ._initial_conditions_input import given_linear_field
+from ._model_input import (
+    DEFAULT_MODEL,
+    checked_fields,
+    checked_parameters,
+    checked_redshift,
+    choose_model,
+    offered_by,
+    parameter_names,
+)
 from .checkpoints import Model, ModelCard, load_model
 from .conditioning import conditions
-from .errors import (
-    ExtrapolationWarning,
-    GridError,
-    ParameterError,
-    ParameterRangeError,
-    UnknownFieldError,
-)
-from .expected_errors import expected_meta, warn_in_corner
+from .derived_fields import derive, ingredients
+from .errors import GridError
+from .expected_errors import expected_meta
 from .fields import FIELDS, GalaxyField
 from .grids import GridSpec
 from .initial_conditions import linear_field
@@ -42,7 +46,8 @@ __all__ = ["Emulator", "emulate_galaxy_field"]
 # The generator's noise must not be that of the initial conditions.
 _NOISE_STREAM = 100
 
-InitialConditions = Any
+# Fields that are proportional to the baryon density, if all else is the same.
+_BARYONS = ("gas_density", "stellar_density")
 
 
 class Emulator:
@@ -59,7 +64,10 @@ class Emulator:
 
     @classmethod
     def load(
-        cls, name_or_path: str | os.PathLike[str] = "nbody", *, device: str = "cpu"
+        cls,
+        name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        device: str = "cpu",
     ) -> Self:
         """Load a model.
 
@@ -95,6 +103,11 @@ class Emulator:
         return self._model.generator.config.fields
 
     @property
+    def offers(self) -> tuple[str, ...]:
+        """Names of the fields to be had: those, and what is derived from them."""
+        return offered_by(self.card, self.fields)
+
+    @property
     def identity(self) -> dict[str, str]:
         """Name of the model and SHA-256 of its file."""
         return {"name": self.card.name, "sha256": self._model.sha256}
@@ -113,7 +126,7 @@ class Emulator:
         fields: Sequence[str] | None = None,
         n_cells: int = 64,
         seed: int | None = None,
-        initial_conditions: InitialConditions | None = None,
+        initial_conditions: Any | None = None,
         stochastic: bool = True,
         extrapolate: bool = False,
         fixed: bool = False,
@@ -129,7 +142,8 @@ class Emulator:
         redshift
             Of the fields; a number or a dimensionless quantity.
         fields
-            Which fields; all if not given.
+            Which fields, derived ones included; all that the network makes if not
+            given. See `offers`.
         n_cells
             Cells per side; the box is `n_cells` times the model's cell size.
         seed
@@ -166,8 +180,7 @@ class Emulator:
         values = self._parameters(params, keywords, extrapolate)
         z = self._redshift(redshift, extrapolate)
         names = self._fields(fields)
-        self._model.generator.check_size(int(n_cells))
-        grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
+        grid = self._grid(n_cells)
         seed = secrets.randbits(32) if seed is None else whole_seed(seed)
         return self._realisation(
             values,
@@ -188,7 +201,7 @@ class Emulator:
         names: Sequence[str],
         grid: GridSpec,
         seed: int,
-        initial_conditions: InitialConditions | None,
+        initial_conditions: Any | None,
         *,
         stochastic: bool = True,
         fixed: bool = False,
@@ -201,10 +214,9 @@ class Emulator:
             )
             made = self._generate(delta, values, z, grid, seed, stochastic)
         result = {}
-        for name in names:
-            own = self.card.units[name]
+        for name in ingredients(names):
             field = GalaxyField(
-                made[self.fields.index(name)].cpu().numpy(),
+                self._baryons(name, values) * made[self.fields.index(name)].cpu(),
                 name=name,
                 grid=grid,
                 parameters=values,
@@ -212,13 +224,21 @@ class Emulator:
                 seed=seed,
                 model=self.identity,
                 meta=expected_meta(self.card, name, values, z),
-                unit=own or u.dimensionless_unscaled,
+                unit=self.card.units[name] or u.dimensionless_unscaled,
             )
             spec = FIELDS[name]
             # Maps of a density are per area.
             per_area = field.ndim == 2 and spec.integrates
             result[name] = field.to(spec.unit * u.Mpc if per_area else spec.unit)
-        return result
+        for name in names:
+            if name not in result:
+                result[name] = derive(name, result)
+        return {name: result[name] for name in names}
+
+    def _baryons(self, name: str, values: Mapping[str, float]) -> float:
+        """What a baryon density that the suite held fixed makes of a field's amount."""
+        fixed = self.card.fixed.get("omega_b")
+        return values["omega_b"] / fixed if fixed and name in _BARYONS else 1.0
 
     def velocities(
         self,
@@ -227,7 +247,7 @@ class Emulator:
         seed: int,
         redshift: float = 0.0,
         n_cells: int = 64,
-        initial_conditions: InitialConditions | None = None,
+        initial_conditions: Any | None = None,
         extrapolate: bool = False,
         fixed: bool = False,
         paired: bool = False,
@@ -258,13 +278,10 @@ class Emulator:
         """
         values = self._parameters(params, keywords, extrapolate)
         z = self._redshift(redshift, extrapolate)
-        self._model.generator.check_size(int(n_cells))
-        grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
-        given = initial_conditions
+        grid = self._grid(n_cells)
+        given, seed = initial_conditions, whole_seed(seed)
         with torch.no_grad():
-            delta = self._linear(
-                given, values, grid, whole_seed(seed), fixed=fixed, paired=paired
-            )
+            delta = self._linear(given, values, grid, seed, fixed=fixed, paired=paired)
             flow = velocity_field(
                 delta,
                 values,
@@ -336,24 +353,28 @@ class Emulator:
             Ratio to the mean, shape ``(n, n, n)``; for models of maps its average over
             their depth, shape ``(n, n)``.
         """
-        settings = self.card.base
+        depth, n = self.card.base.depth, len(delta)
         density = matter_density(
             delta,
             as_parameters(params, names=COSMOLOGICAL),
             box_size=box_size,
             redshift=redshift,
-            **self._base_steps(len(delta)),
+            **self._base_steps(n),
         )
-        if settings.depth is None:
+        if depth is None:
             return density
-        cells = settings.depth / box_size * len(density)
-        if cells > len(density):
+        cells = depth / box_size * n
+        if cells > n:
             raise GridError(
-                f"maps of this model are {settings.depth:g} Mpc/h deep, more than a "
-                f"box of {box_size:g} Mpc/h; use a larger n_cells"
+                f"maps of this model are {depth:g} Mpc/h deep, more than a box of "
+                f"{box_size:g} Mpc/h; use a larger n_cells"
             )
-        share = (cells - torch.arange(len(density))).clamp(0, 1).to(density)
+        share = (cells - torch.arange(n)).clamp(0, 1).to(density)
         return torch.tensordot(density, share, 1) / cells
+
+    def _grid(self, n_cells: int) -> GridSpec:
+        self._model.generator.check_size(int(n_cells))
+        return GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
 
     def _base_steps(self, n_cells: int) -> dict[str, Any]:
         """How the base is integrated, as keywords of `particle_mesh`."""
@@ -396,7 +417,7 @@ class Emulator:
 
     def _linear(
         self,
-        given: InitialConditions | None,
+        given: Any | None,
         values: dict[str, float],
         grid: GridSpec,
         seed: int,
@@ -420,38 +441,13 @@ class Emulator:
     def _parameters(
         self, params: ParameterInput | None, keywords: dict[str, Any], extrapolate: bool
     ) -> dict[str, float]:
-        space = self.card.space
-        names = tuple(dict.fromkeys((*COSMOLOGICAL, *space.names)))
-        values = as_parameters(params, names=names, defaults=space.defaults, **keywords)
-        space.check([values[name] for name in space.names], extrapolate=extrapolate)
-        warn_in_corner(space, values)
-        return {name: values[name] for name in names}
+        return checked_parameters(self.card, params, keywords, extrapolate)
 
     def _redshift(self, redshift: Any, extrapolate: bool) -> float:
-        z = float(u.Quantity(redshift).to_value(u.dimensionless_unscaled))
-        low, high = self.card.redshifts
-        if not np.isfinite(z) or z <= -1:
-            raise ParameterError(f"redshift must be a number above -1, got {z}")
-        if not low <= z <= high:
-            said = f"redshift = {z:g} is outside the trained range [{low:g}, {high:g}]"
-            if not extrapolate:
-                raise ParameterRangeError(
-                    f"{said}; pass extrapolate=True to emulate anyway"
-                )
-            warnings.warn(said, ExtrapolationWarning, stacklevel=3)
-        return z
+        return checked_redshift(self.card, redshift, extrapolate)
 
     def _fields(self, fields: Sequence[str] | None) -> tuple[str, ...]:
-        names = self.fields if fields is None else tuple(fields)
-        if isinstance(fields, str):
-            names = (fields,)
-        for name in names:
-            if name not in self.fields:
-                raise UnknownFieldError(
-                    f"model {self.card.name} does not make {name!r}; it makes "
-                    f"{', '.join(self.fields)}"
-                )
-        return names
+        return checked_fields(self.card, self.fields, fields)
 
 
 def emulate_galaxy_field(
@@ -461,7 +457,7 @@ def emulate_galaxy_field(
     field: str = "galaxies",
     n_cells: int = 64,
     seed: int | None = None,
-    model: str | os.PathLike[str] = "nbody",
+    model: str | os.PathLike[str] | None = None,
     **keywords: Any,
 ) -> GalaxyField:
     """One galaxy field from cosmological parameters.
@@ -475,13 +471,14 @@ def emulate_galaxy_field(
     redshift
         Of the field.
     field
-        A field of the model, such as ``"galaxies"`` or ``"matter"``.
+        A field of a model, such as ``"galaxies"`` or ``"gas_temperature"``.
     n_cells
         Cells per side.
     seed
         Fixes everything random; drawn and recorded if not given.
     model
-        Name or file of the model.
+        Name or file of the model. If not given, the model of the package that makes
+        the field and knows the parameters that are named, ``nbody`` before others.
     **keywords
         As for `Emulator.emulate`.
 
@@ -490,8 +487,9 @@ def emulate_galaxy_field(
     GalaxyField
         Float32, shape ``(n_cells, n_cells, n_cells)``, in the unit of the field.
     """
-    emulator = Emulator.load(model)
-    made = emulator.emulate(
+    options = set(inspect.signature(Emulator.emulate).parameters)
+    given = parameter_names(params, keywords) - options
+    made = Emulator.load(choose_model(model, field, given)).emulate(
         params,
         redshift=redshift,
         fields=[field],

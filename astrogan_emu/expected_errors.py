@@ -37,7 +37,7 @@ def outer_parameters(
     Parameters
     ----------
     space
-        The ranges.
+        The ranges; parameters without width have no edge.
     parameters
         Values by name, those of the space at least.
 
@@ -48,7 +48,11 @@ def outer_parameters(
     """
     unit = space.to_unit(np.array([parameters[name] for name in space.names]))
     outer = np.abs(unit - 0.5) > 0.5 - _OUTER
-    return tuple(n for n, out in zip(space.names, outer, strict=True) if out)
+    return tuple(
+        parameter.name
+        for parameter, out in zip(space.parameters, outer, strict=True)
+        if out and parameter.low < parameter.high
+    )
 
 
 def at_edge(space: ParameterSpace, parameters: Mapping[str, float]) -> bool:

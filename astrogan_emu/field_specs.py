@@ -98,6 +98,7 @@ class FieldRegistry(dict[str, FieldSpec]):
 
 _PER_VOLUME = u.Mpc**-3
 _MASS_DENSITY = u.Msun / u.Mpc**3
+_PRESSURE = u.eV / u.cm**3
 
 FIELDS = FieldRegistry(
     {
@@ -145,6 +146,35 @@ FIELDS = FieldRegistry(
                 r"\rho_\star",
                 integrates=True,
                 description="Stellar mass per comoving volume.",
+            ),
+            FieldSpec(
+                "gas_fraction",
+                "gas mass / all mass",
+                u.dimensionless_unscaled,
+                ("stream", "gas_fraction"),
+                r"f_\mathrm{gas}",
+                description="Gas mass over the mass of all matter in each cell.",
+            ),
+            FieldSpec(
+                "thermal_pressure",
+                "thermal gas pressure",
+                _PRESSURE,
+                ("gas", "pressure"),
+                r"P_\mathrm{th}",
+                integrates=True,
+                description="n k T of all particles of ionised gas with a hydrogen "
+                "fraction of 0.76: a physical pressure, not a comoving one.",
+            ),
+            FieldSpec(
+                "electron_pressure",
+                "electron pressure",
+                _PRESSURE,
+                ("stream", "electron_pressure"),
+                r"P_\mathrm{e}",
+                integrates=True,
+                description="n k T of the electrons of ionised gas with a hydrogen "
+                "fraction of 0.76: a physical pressure, which the thermal "
+                "Sunyaev-Zel'dovich effect integrates.",
             ),
         )
     }

@@ -43,7 +43,7 @@ def generate(
     redshift: Any = None,
     n_cells: int = 64,
     initial_conditions: Any = None,
-    model: str | os.PathLike[str] = "nbody",
+    model: str | os.PathLike[str] | None = None,
     extrapolate: bool = False,
     fixed: bool = False,
     paired: bool = False,

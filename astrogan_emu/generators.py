@@ -44,28 +44,40 @@ class FieldHead:
     conserved
         The field is a ratio to the mean: it starts from the base, keeps the base's
         large scales, and its mean is exactly that of the base, which is 1 in a box.
-    start
-        Transformed value from which a field that is not conserved starts.
+    start, slope
+        A field that is not conserved starts from ``start + slope x``, on its own
+        logarithmic scale, with x the base on its.
+    mean
+        Mean that every box of a field that is not conserved has, such as that of the
+        gas where the suite has one baryon density; 0 if it is free.
 
     Raises
     ------
     TrainingError
-        If `scale` is not positive, or `start` not finite.
+        If `scale` is not positive, `mean` negative, or a number not finite.
     """
 
     name: str
     scale: float
     conserved: bool
     start: float = 0.0
+    slope: float = 0.0
+    mean: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise TrainingError(
                 f"the scale of {self.name} must be positive, got {self.scale}"
             )
-        if not math.isfinite(self.start):
+        for name in ("start", "slope", "mean"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the {name} of {self.name} must be finite, got {value}"
+                )
+        if self.mean < 0:
             raise TrainingError(
-                f"the start of {self.name} must be finite, got {self.start}"
+                f"the mean of {self.name} must be positive or 0, got {self.mean}"
             )
 
 
@@ -174,11 +186,14 @@ class FieldGenerator(nn.Module):
             if head.conserved:
                 start = torch.log1p(base[:, 0] / head.scale)
             else:
-                start = torch.full_like(base[:, 0], head.start)
+                start = head.start + head.slope * latent[:, 0]
             value = F.softplus(start + correction[:, channel], beta=_FLOOR)
             value = head.scale * torch.expm1(value)
             if head.conserved:
                 value = self._conserve(value, base[:, 0])
+            elif head.mean > 0:
+                axes = tuple(range(1, value.ndim))
+                value = value * (head.mean / value.mean(axes, keepdim=True))
             fields.append(value)
         return torch.stack(fields, 1)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "cross_loss",
     "distribution_loss",
     "gradient_penalty",
     "paired_loss",
@@ -180,3 +181,38 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         (_robust(log_ratio) * useful).sum(-1).mean(),
         ((1 - r) * weight).sum(-1).mean(),
     )
+
+
+def cross_loss(fields: Tensor, target: Tensor) -> Tensor:
+    """Misfit of the cross-power of two fields.
+
+    Parameters
+    ----------
+    fields, target
+        Two physical fields each, shape ``(batch, 2, n, ...)``.
+
+    Returns
+    -------
+    Tensor
+        Mean over samples and shells up to three quarters of the Nyquist frequency of
+        ln(1 + |x|), with x the difference of the cross-power over the geometric mean
+        of the target's auto-powers, with weights falling as k^(-1/2).
+    """
+    n, n_dim = fields.shape[-1], fields.ndim - 2
+    axes = tuple(range(2, fields.ndim))
+    a = torch.fft.rfftn(fields.float(), dim=axes).flatten(2)
+    b = torch.fft.rfftn(target.float(), dim=axes).flatten(2)
+
+    def cross(modes: Tensor) -> Tensor:
+        first, second = modes[:, :1], modes[:, 1:]
+        product = first.real * second.real + first.imag * second.imag
+        return _binned(product, n, n_dim)[:, 0]
+
+    power = _binned(b.real**2 + b.imag**2, n, n_dim)
+    # A field may be empty; then its power is 0 and tells nothing.
+    power = power + 1e-12 * power.mean(-1, keepdim=True)
+    size = power.sqrt().prod(1) + torch.finfo(power.dtype).tiny
+    misfit = (cross(a) - cross(b)) / size
+    shells = torch.arange(1, misfit.shape[-1] + 1, device=fields.device)
+    weight = torch.where(shells <= max(1, 0.75 * n / 2), 1 / torch.sqrt(shells), 0)
+    return (_robust(misfit) * weight / weight.sum()).sum(-1).mean()

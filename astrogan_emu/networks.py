@@ -27,8 +27,8 @@ __all__ = ["Critic", "NetworkConfig", "UNet"]
 _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))
 
-# Of field, weight and bias.
-_Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Of field, weight, bias and number of groups of channels.
+_Operation = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,14 @@ class _Fold(torch.autograd.Function):
         return _apply(_Wrap, gradient, ctx.reach), None
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1
+) -> Tensor:
     """Convolution on a torus, with an odd kernel."""
     reach = weight.shape[-1] // 2
     x = _apply(_Wrap, x, reach) if reach else _channels_last(x)
     convolve = F.conv3d if x.ndim == 5 else F.conv2d
-    return convolve(x, weight, bias)
+    return convolve(x, weight, bias, groups=groups)
 
 
 class _Quick(torch.autograd.Function):
@@ -171,9 +173,12 @@ class _Quick(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int
+    ) -> Tensor:
         convolve = F.conv3d if x.ndim == 5 else F.conv2d
-        result = convolve(x, weight, bias)
+        result = convolve(x, weight, bias, groups=groups)
+        ctx.groups = groups
         # Autocast may have chosen another precision.
         ctx.save_for_backward(x.to(result.dtype), weight.to(result.dtype))
         ctx.precision = weight.dtype
@@ -188,29 +193,37 @@ class _Quick(torch.autograd.Function):
         of_weight: Any = grad.conv3d_weight if three else grad.conv2d_weight
         to_input = None
         if ctx.needs_input_grad[0]:
-            to_input = of_input(x.shape, weight, _channels_last(gradient))
-        to_weight = of_weight(x.contiguous(), weight.shape, gradient.contiguous())
+            to_input = of_input(
+                x.shape, weight, _channels_last(gradient), groups=ctx.groups
+            )
+        to_weight = of_weight(
+            x.contiguous(), weight.shape, gradient.contiguous(), groups=ctx.groups
+        )
         to_bias = gradient.sum((0, *range(2, x.ndim)), dtype=ctx.precision)
-        return to_input, to_weight.to(ctx.precision), to_bias
+        return to_input, to_weight.to(ctx.precision), to_bias, None
 
 
-def _convolve_quickly(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_quickly(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1
+) -> Tensor:
     """As `_convolve`, for training on a CPU."""
     reach = weight.shape[-1] // 2
-    return _apply(_Quick, _apply(_Wrap, x, reach), weight, bias)
+    return _apply(_Quick, _apply(_Wrap, x, reach), weight, bias, groups)
 
 
-def _halve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _halve(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
     """Each block of 2 cells a side to one cell, with a kernel of 2 cells a side."""
     convolve = F.conv3d if x.ndim == 5 else F.conv2d
-    return convolve(_channels_last(x), weight, bias, stride=2)
+    return convolve(_channels_last(x), weight, bias, stride=2, groups=groups)
 
 
-def _double(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _double(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
     """Each cell to a block of 2 cells a side, the transpose of `_halve`."""
     convolve = F.conv_transpose3d if x.ndim == 5 else F.conv_transpose2d
     # A transposed convolution has its channels the other way round.
-    return convolve(_channels_last(x), weight.transpose(0, 1), bias, stride=2)
+    parts = weight.chunk(groups)
+    turned = torch.cat([part.transpose(0, 1) for part in parts])
+    return convolve(_channels_last(x), turned, bias, stride=2, groups=groups)
 
 
 class _Embedding(nn.Sequential):
@@ -266,11 +279,17 @@ class _ModulatedConvolution(nn.Module):
         operation = self.operation
         if operation is _convolve and self.training and not x.is_cuda:
             operation = _convolve_quickly
-        # One convolution for each sample: the weights differ, and fields are large.
-        parts = [
-            operation(x[i : i + 1], weight[i] * _GAIN, bias[i]) for i in range(len(x))
-        ]
-        x = parts[0] if len(parts) == 1 else torch.cat(parts)
+        # The weights differ between samples, which are therefore groups of channels of
+        # one. On small grids that also is three to six times faster, per sample, than
+        # PyTorch's convolution of a single sample on one thread.
+        n, side = len(x), x.shape[2:]
+        x = operation(
+            x.reshape(1, -1, *side),
+            (weight * _GAIN).flatten(0, 1),
+            bias.flatten(),
+            n,
+        )
+        x = x.reshape(n, -1, *x.shape[2:])
         if self.strength is not None and noise is not None:
             x = x + (noise * self.strength.view(1, -1, *kernel)).to(x.dtype)
         return F.leaky_relu(x, _SLOPE, inplace=True)

@@ -170,7 +170,12 @@ def range_of_suite(table: Table, names: Sequence[str]) -> ParameterSpace:
     ranges = []
     for name, column in columns.items():
         low, high = float(column.min()), float(column.max())
-        ranges.append(Parameter(name, low, high, default=low if low == high else None))
+        default = low if low == high else None
+        # Factors on the strength of feedback, as CAMELS varies them.
+        factor = name.startswith("a_") and 0 < low < high
+        if factor and low <= 1 <= high:
+            default = 1.0
+        ranges.append(Parameter(name, low, high, log=factor, default=default))
     return ParameterSpace(tuple(ranges))
 
 

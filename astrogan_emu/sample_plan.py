@@ -21,6 +21,7 @@ from astropy import units as u
 from astropy.table import QTable, Row, Table
 from numpy.typing import NDArray
 
+from ._model_input import choose_model, parameter_names
 from .checkpoints import model_path
 from .emulator import Emulator
 from .errors import (
@@ -196,7 +197,7 @@ def plan_samples(
     redshift: Any,
     n_cells: int,
     initial_conditions: Any,
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None,
     extrapolate: bool,
     fixed: bool,
     paired: bool,
@@ -229,6 +230,7 @@ def plan_samples(
     n_realizations = _whole("n_realizations", n_realizations, 1)
     seed = _whole("seed", seed, 0)
     n_cells = _whole("n_cells", n_cells, 1)
+    model = choose_model(model, fields, names or _meant(parameters))
     path = model_path(model)
     emulator = Emulator.load(model)
     card = emulator.card
@@ -236,7 +238,7 @@ def plan_samples(
     if not wanted or len(set(wanted)) < len(wanted):
         raise ParameterError(
             f"fields must name each field once, got {', '.join(wanted) or 'none'}; "
-            f"the model makes {', '.join(emulator.fields)}"
+            f"the model makes {', '.join(emulator.offers)}"
         )
     emulator._model.generator.check_size(n_cells)
     grid = GridSpec(n_cells, n_cells * card.cell_size)
@@ -246,7 +248,7 @@ def plan_samples(
     sets = as_parameter_table(parameters, names=own_names, defaults=card.space.defaults)
     if len(sets) == 0:
         raise ParameterError("there is no set of parameters to emulate; give one")
-    card.space.check(
+    card.allowed.check(
         np.column_stack([sets[name] for name in card.space.names]),
         extrapolate=extrapolate,
     )
@@ -326,6 +328,12 @@ def plan_samples(
         },
         initial_conditions=given,
     )
+
+
+def _meant(parameters: Any) -> set[str]:
+    """Names of parameters that are given on purpose, by which a model is found."""
+    sets = parameters if isinstance(parameters, list | tuple) else [parameters]
+    return {n for one in sets for n in parameter_names(one, {})} - {"redshift"}
 
 
 def _unit(name: str, n_dim: int) -> u.UnitBase:

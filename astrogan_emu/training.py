@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ._files import atomic_path
-from .batches import Batch, base_of, draw_batch, draw_noise
+from .batches import Batch, base_of, blur_conditions, draw_batch, draw_noise
 from .checkpoints import BaseSettings, ModelCard, read_model, write_model
 from .conditioning import condition_length
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
 from .generators import FieldHead, GeneratorConfig, gaussian
 from .losses import (
+    cross_loss,
     distribution_loss,
     gradient_penalty,
     paired_loss,
@@ -41,6 +42,7 @@ from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
 from .training_log import append_rows, log_scalars, truncate_logs
 from .training_state import TrainingState
+from .warm_start import warm_start
 
 __all__ = ["TrainingConfig", "train"]
 
@@ -50,6 +52,31 @@ _LOG = logging.getLogger(__name__)
 # voids.
 _SMOOTHINGS = (1.25, 2.5)
 
+# Stars take less than this from the gas of a universe of one baryon density.
+_SAME_MEAN = 0.02
+
+
+def _free_head(
+    name: str, values: NDArray[np.float32], base: NDArray[np.float32]
+) -> FieldHead:
+    """How a field with a unit starts, from samples of it and of the transformed base.
+
+    One that fills space follows the base as well as a power law can, and has its mean
+    given if all boxes have the same; one of scattered objects starts even.
+    """
+    low = float(np.quantile(values, 0.05))
+    if low <= 0:
+        scale = float(values.mean()) or 1.0
+        start = float(np.log1p(values / scale).mean())
+        return FieldHead(name, scale, conserved=False, start=start)
+    own = np.log1p(values / low)
+    slope, start = np.polyfit(base.ravel(), own.ravel(), 1)
+    means = values.mean(tuple(range(1, values.ndim)), dtype=np.float64)
+    mean = float(means.mean()) if np.ptp(means) < _SAME_MEAN * means.mean() else 0.0
+    return FieldHead(
+        name, low, conserved=False, start=float(start), slope=float(slope), mean=mean
+    )
+
 
 def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     """Shapes and scales that follow from the data, from a few of its samples."""
@@ -57,15 +84,14 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     chosen = chosen[:: max(1, len(chosen) // 16)]
     samples = [data.sample(i) for i in chosen]
     latent = np.log1p(np.stack([base_of(base) for base, *_ in samples]) / 0.2)
-    heads = []
-    for channel, name in enumerate(data.fields):
-        values = np.stack([target[channel] for _, target, *_ in samples])
-        if data.units[name] == "":
-            heads.append(FieldHead(name, 0.2, conserved=True))
-        else:
-            scale = float(values.mean()) or 1.0
-            start = float(np.log1p(values / scale).mean())
-            heads.append(FieldHead(name, scale, conserved=False, start=start))
+    heads = [
+        FieldHead(name, 0.2, conserved=True)
+        if data.units[name] == ""
+        else _free_head(
+            name, np.stack([target[channel] for _, target, *_ in samples]), latent[:, 0]
+        )
+        for channel, name in enumerate(data.fields)
+    ]
     network = NetworkConfig(
         n_dim=data.n_dim,
         in_channels=data.base_channels,
@@ -118,7 +144,7 @@ def _generator_losses(
     losses = dict.fromkeys(names, torch.zeros(()))
     for channel, head in enumerate(state.generator.config.heads):
         own = slice(channel, channel + 1)
-        weight = 1.0 if head.conserved else config.free_weight
+        weight = _weight(head, config)
         power, phase = spectral_losses(fields[:, own], batch.target[:, own])
         distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
         parts = {"power": power, "distribution": torch.stack(distances).sum()}
@@ -127,15 +153,30 @@ def _generator_losses(
             parts |= {"cell": cell, "phase": phase}
         for name, value in parts.items():
             losses[name] = losses[name].to(value.device) + weight * value
-    axes = tuple(range(2, fields.ndim))
-    free = [
-        i for i, head in enumerate(state.generator.config.heads) if not head.conserved
-    ]
-    if free:
-        ratio = fields[:, free].mean(axes) / (batch.target[:, free].mean(axes) + 1e-30)
-        misfit = torch.log(ratio + 1e-3).square().mean()
-        losses["power"] = losses["power"] + config.free_weight * misfit
+    heads = state.generator.config.heads
+    free = [i for i, head in enumerate(heads) if not head.conserved]
+    for i in free:
+        ratio = _mean(fields[:, i]) / (_mean(batch.target[:, i]) + 1e-30)
+        misfit = torch.log(ratio + 1e-3).square().mean() / len(free)
+        losses["power"] = losses["power"] + _weight(heads[i], config) * misfit
+    losses["cross"] = torch.zeros(())
+    if batch.paired and config.cross_weight > 0 and heads[0].conserved:
+        for i in free:
+            misfit = cross_loss(fields[:, [0, i]], batch.target[:, [0, i]])
+            weighted = _weight(heads[i], config) * misfit
+            losses["cross"] = losses["cross"].to(misfit.device) + weighted
     return losses, fields
+
+
+def _mean(fields: Tensor) -> Tensor:
+    """Of each sample, shape ``(batch,)``."""
+    return fields.flatten(1).mean(1)
+
+
+def _weight(head: FieldHead, config: TrainingConfig) -> float:
+    """Of a field in all losses but the critic's."""
+    usual = 1.0 if head.conserved else config.free_weight
+    return float(config.field_weights.get(head.name, usual))
 
 
 def _critic_base(state: TrainingState, batch: Batch) -> Tensor:
@@ -195,6 +236,7 @@ def _step(
         + config.power_weight * losses["power"]
         + config.phase_weight * losses["phase"]
         + config.distribution_weight * losses["distribution"]
+        + config.cross_weight * losses["cross"].to(fields.device)
     )
     if state.step >= config.paired_steps:
         report |= _critic_step(state, batch, fields, config)
@@ -285,14 +327,22 @@ def train(
         if not data.paired:
             # Without pairs there is nothing to learn before the critic.
             config = replace(config, paired_steps=0, adversarial_steps=config.steps)
-        shapes = (
-            read_model(initial).generator.config if initial else _shapes(data, config)
-        )
+        start = None
+        shapes = _shapes(data, config)
+        if initial:
+            start = warm_start(read_model(initial), shapes, data.space, data.units)
+            shapes = start.config
+        if unknown := set(config.field_weights) - set(data.fields):
+            raise TrainingError(
+                f"field_weights names {sorted(unknown)[0]!r}; the data have "
+                f"{', '.join(data.fields)}"
+            )
         resolved = {
             "training": asdict(config),
             "generator": asdict(shapes),
             "training_set": data.sha256,
             "samples": len(indices),
+            **({"initial": dict(start.report)} if start else {}),
         }
         if rank == 0:
             with atomic_path(folder / "config.json") as partial:
@@ -301,10 +351,9 @@ def train(
         if dry_run:
             return folder / "model.safetensors"
         state = TrainingState(config, shapes)
-        if initial:
-            weights = read_model(initial).generator.state_dict()
-            state.generator.load_state_dict(weights)
-            state.average.load_state_dict(weights)
+        if start:
+            state.generator.load_state_dict(start.weights)
+            state.average.load_state_dict(start.weights)
         if (folder / "state.safetensors").is_file():
             state.load(folder / "state.safetensors", config)
             truncate_logs(folder, state.step)
@@ -337,6 +386,7 @@ def _loop(
         while state.step < config.steps:
             seed = (config.seed, state.step, rank)
             batch = draw_batch(data, indices, seed, config.batch_size, state.device)
+            blur_conditions(batch, data.space, config.condition_noise, (*seed, 2))
             report = _step(state, batch, config, rank)
             if not np.isfinite(report["loss"]):
                 raise TrainingDivergedError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,8 +37,17 @@ class TrainingConfig:
     free_weight
         Of the fields that are not conserved beside those that are: sparse fields are
         further off, and would otherwise decide every step.
+    field_weights
+        The same for single fields, by name.
+    cross_weight
+        Of the cross-power of each field with the first, if that is conserved.
+    condition_noise
+        Standard deviation of noise on the parameters as the networks hear them, in
+        half ranges. With few simulations it keeps the response to them smooth.
     penalty, penalty_every
         Gradient penalty of the critic, and how many steps lie between two.
+    weight_decay
+        Decay of the generator's weights (Loshchilov & Hutter 2019).
     ema
         Decay of the average of the generator's weights that becomes the model.
     seed
@@ -66,6 +76,10 @@ class TrainingConfig:
     distribution_weight: float = 2.0
     adversarial_weight: float = 0.05
     free_weight: float = 0.05
+    field_weights: Mapping[str, float] = field(default_factory=dict)
+    cross_weight: float = 0.0
+    condition_noise: float = 0.0
+    weight_decay: float = 0.0
     penalty: float = 0.1
     penalty_every: int = 8
     ema: float = 0.995
@@ -84,6 +98,11 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise TrainingError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        for name in ("cross_weight", "condition_noise", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(
+                    f"{name} must not be negative, got {getattr(self, name)}"
                 )
         if self.precision not in ("float32", "bf16"):
             raise TrainingError(

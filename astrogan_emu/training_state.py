@@ -39,8 +39,11 @@ class TrainingState:
         self.average = FieldGenerator(shapes).to(self.device).requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
         self.critic = Critic(shapes.network).to(self.device)
-        self.generator_optimiser = torch.optim.Adam(
-            self.generator.parameters(), lr=config.learning_rate, betas=(0.9, 0.99)
+        self.generator_optimiser = torch.optim.AdamW(
+            self.generator.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
         )
         self.critic_optimiser = torch.optim.Adam(
             self.critic.parameters(), lr=config.critic_rate, betas=(0.0, 0.99)

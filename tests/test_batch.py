@@ -220,7 +220,7 @@ def test_redshift_can_be_a_column():
         (ParameterRangeError, r"redshift = 7 .*\[0, 2\]", {"redshift": 7}),
         (ParameterError, "each of the 3 sets", {"redshift": [0, 1]}),
         (ParameterError, "finite", {"redshift": np.nan}),
-        (UnknownFieldError, "does not make 'light'", {"fields": ["light"]}),
+        (UnknownFieldError, "no model makes 'light'; ", {"fields": ["light"]}),
         (ParameterError, "each field once", {"fields": ["matter", "matter"]}),
         (ParameterError, "each field once", {"fields": []}),
         (UnknownModelError, "no model 'none'", {"model": "none"}),

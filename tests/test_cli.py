@@ -58,7 +58,7 @@ def test_a_file_of_the_user_is_not_overwritten_unless_asked(tmp_path, capsys):
     [
         (["--omega-m", "0.9"], "omega_m = 0.9 is outside"),
         (["--redshift", "7"], "redshift = 7 is outside the trained range"),
-        (["--field", "magic"], "does not make 'magic'; it makes"),
+        (["--field", "magic"], "no model makes 'magic'; hydro makes"),
         (["--n-cells", "30"], "n_cells must be a multiple of"),
         (["--model", "none"], "there is no model 'none'"),
     ],

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from astrogan_emu.conditioning import condition_length, conditions
+from astrogan_emu.conditioning import (
+    condition_length,
+    condition_names,
+    conditions,
+)
 from astrogan_emu.linear_theory import growth_factor, hubble
 from astrogan_emu.parameters import Parameter, ParameterSpace
 
@@ -71,3 +75,16 @@ def test_samples_are_described_one_by_one():
     for i in range(2):
         alone = conditions(space, values[i : i + 1], redshifts[i : i + 1])
         torch.testing.assert_close(both[i : i + 1], alone)
+
+
+def test_what_a_suite_holds_fixed_is_not_told():
+    """A network cannot have learnt from it; growth still knows its value."""
+    fixed = Parameter("h", 0.67, 0.67, default=0.67)
+    space = ParameterSpace((OMEGA_M, fixed, SIGMA_8))
+    assert condition_names(space) == (
+        *("omega_m", "sigma_8", "a", "omega_m(z)", "sigma_8(z)"),
+    )
+    made = conditions(space, [[0.3, 0.67, 0.8], [0.3, 0.70, 0.8]], [0.5, 0.5])
+    torch.testing.assert_close(made[0], made[1])
+    alone = conditions(ParameterSpace((OMEGA_M, SIGMA_8)), [[0.3, 0.8]], [0.5])
+    torch.testing.assert_close(made[:1], alone)

@@ -1,5 +1,7 @@
 """Physical fields: positive, of mean 1 where conserved, true to the base's modes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -66,6 +68,27 @@ def test_a_fresh_field_that_is_not_conserved_starts_where_it_is_told():
     torch.testing.assert_close(
         latent[:, 1], torch.full_like(latent[:, 1], 0.50067), atol=1e-4, rtol=0
     )
+
+
+def test_a_field_may_start_as_a_power_law_of_the_base():
+    """On the logarithmic scales: start + slope log(1 + base / scale of the base)."""
+    generator, base = make(head=0.0), base_field()
+    gas = replace(HEAT, slope=0.8)
+    generator.config = replace(generator.config, heads=(MATTER, gas))
+    latent = generator.to_latent(run(generator, base))[:, 1]
+    expected = 0.5 + 0.8 * torch.log1p(base[:, 0] / generator.config.base_scale)
+    # The soft floor is not felt above 0.5 by more than ln(1 + e^-5) / 10.
+    torch.testing.assert_close(latent, expected, atol=1e-3, rtol=0)
+
+
+def test_a_field_may_have_the_mean_of_its_universe():
+    """Whatever the network says, in each box of a batch."""
+    generator = make(n_dim=3)
+    gas = replace(HEAT, mean=3e3)
+    generator.config = replace(generator.config, heads=(MATTER, gas))
+    fields = run(generator, base_field(3, 12, batch=2))
+    mean = fields[:, 1].double().flatten(1).mean(1)
+    torch.testing.assert_close(mean, torch.full_like(mean, 3e3), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("n_dim", [2, 3])
@@ -197,3 +220,16 @@ def test_impossible_heads_are_refused(scale, start, message):
     """The message names the field."""
     with pytest.raises(TrainingError, match=message):
         FieldHead("gas", scale, conserved=True, start=start)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slope": float("inf")}, "slope of gas must be finite"),
+        ({"mean": -1.0}, "mean of gas must be positive or 0, got -1"),
+    ],
+)
+def test_impossible_starts_are_refused(change, message):
+    """The message names the number."""
+    with pytest.raises(TrainingError, match=message):
+        FieldHead("gas", 1.0, conserved=False, **change)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from astrogan_emu.losses import (
+    cross_loss,
     gradient_penalty,
     paired_loss,
     relativistic_loss,
@@ -142,3 +143,34 @@ def test_losses_seen_in_inference_can_be_trained_on_later():
     fields = random_field(n=10, seed=1).requires_grad_()
     sum(spectral_losses(fields, target.clone())).backward()
     assert fields.grad is not None
+
+
+def two_fields(seed=0, lean=0.5):
+    """A field, and another that leans on it."""
+    first, other = random_field(seed=seed), random_field(seed=seed + 100)
+    return torch.cat([first, 1e6 * (lean * first + (1 - lean) * other)], 1)
+
+
+def test_cross_power_that_is_right_costs_nothing():
+    """Whatever the units, and the phases."""
+    fields = two_fields()
+    assert float(cross_loss(fields, fields)) == pytest.approx(0, abs=1e-6)
+    moved = fields.roll((3, 5), (2, 3))
+    assert float(cross_loss(moved, fields)) == pytest.approx(0, abs=1e-5)
+
+
+def test_cross_power_that_is_lost_costs_the_correlation():
+    """Two copies of one field, of which one is emptied: ln(1 + 1)."""
+    first = random_field()
+    fields = torch.cat([first, first], 1)
+    emptied = torch.cat([first, torch.zeros_like(first)], 1)
+    assert float(cross_loss(emptied, fields)) == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_cross_power_of_an_empty_field_can_be_learned_from():
+    """Gradients are finite."""
+    target = two_fields()
+    target[:, 1] = 0
+    fields = two_fields(seed=1).requires_grad_(True)
+    cross_loss(fields, target).backward()
+    assert torch.isfinite(fields.grad).all()

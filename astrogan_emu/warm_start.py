@@ -1,0 +1,168 @@
+"""Starting a training from a model that was trained on something else.
+
+What the two have in common is copied: the layers of the network, the field's own
+output channels, and the way it hears each condition, by name. What is new starts as in
+a fresh network that does nothing yet, so the first step makes the old fields as the old
+model did. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoints import Model
+from .conditioning import condition_names
+from .errors import CheckpointError
+from .generators import FieldGenerator, GeneratorConfig
+from .parameters import Parameter, ParameterSpace
+
+__all__ = ["WarmStart", "warm_start"]
+
+_HEARS = "network.embed.0.weight"
+_HEARS_BIAS = "network.embed.0.bias"
+_HEADS = ("network.head", "network.head_bias")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """A generator to start from.
+
+    Parameters
+    ----------
+    config
+        Of the generator.
+    weights
+        Its state.
+    report
+        What was copied and what is new, in plain types that JSON can hold.
+    """
+
+    config: GeneratorConfig
+    weights: Mapping[str, Tensor]
+    report: Mapping[str, list[str]]
+
+
+def warm_start(
+    model: Model,
+    config: GeneratorConfig,
+    space: ParameterSpace,
+    units: Mapping[str, str],
+) -> WarmStart:
+    """Fit a model to other fields and other conditions.
+
+    Parameters
+    ----------
+    model
+        The model to start from. Its widths are kept.
+    config
+        Shapes and scales of a fresh generator for the new data.
+    space
+        Parameters of the new data.
+    units
+        Unit of each field of the new data, as a string.
+
+    Returns
+    -------
+    WarmStart
+        Fields of the same name and unit keep their scales and channels; other channels
+        are zero. A parameter of both is heard as before, also if its range is another;
+        one that the new data hold fixed is heard at that value; one that is new is not
+        heard yet.
+
+    Raises
+    ------
+    CheckpointError
+        If the model is for another number of dimensions or of base channels.
+    """
+    old, own = model.generator.config, config.network
+    for name in ("n_dim", "in_channels"):
+        if getattr(old.network, name) != getattr(own, name):
+            raise CheckpointError(
+                f"{model.path} has {name} = {getattr(old.network, name)} and the data "
+                f"{getattr(own, name)}; start from a model of the same kind"
+            )
+    wanted = {head.name: head for head in config.heads}
+    known = {
+        head.name: head
+        for head in old.heads
+        if head.name in wanted
+        and units[head.name] == model.card.units[head.name]
+        and head.conserved == wanted[head.name].conserved
+    }
+    heads = tuple(
+        replace(known[head.name], mean=head.mean) if head.name in known else head
+        for head in config.heads
+    )
+    network = replace(
+        old.network,
+        out_channels=own.out_channels,
+        n_conditions=own.n_conditions,
+        critic_widths=own.critic_widths,
+    )
+    fitted = replace(
+        config,
+        network=network,
+        heads=heads,
+        base_scale=old.base_scale,
+        base_mean=old.base_mean,
+        base_std=old.base_std,
+    )
+    before = model.generator.state_dict()
+    weights = dict(before)
+    hears, bias, told = _conditions(before, model.card.space, space)
+    weights[_HEARS], weights[_HEARS_BIAS] = hears, bias
+    with torch.device("meta"):
+        shapes = FieldGenerator(fitted).state_dict()
+    for key in _HEADS:
+        weights[key] = torch.zeros(shapes[key].shape)
+        for channel, head in enumerate(heads):
+            if head.name in known:
+                weights[key][channel] = before[key][old.fields.index(head.name)]
+    names = [head.name for head in heads]
+    report = {
+        "layers_copied": sorted(set(before) - {_HEARS, _HEARS_BIAS, *_HEADS}),
+        "fields_copied": [name for name in names if name in known],
+        "fields_new": [name for name in names if name not in known],
+        **told,
+    }
+    return WarmStart(fitted, weights, report)
+
+
+def _conditions(
+    before: Mapping[str, Tensor], old: ParameterSpace, new: ParameterSpace
+) -> tuple[Tensor, Tensor, dict[str, list[str]]]:
+    """First layer of the embedding for other conditions, and what became of each."""
+    was, names = condition_names(old), condition_names(new)
+    hears = torch.zeros(len(before[_HEARS]), len(names))
+    bias = before[_HEARS_BIAS].clone()
+    for column, name in enumerate(was):
+        own = before[_HEARS][:, column]
+        if name not in old.names:
+            # Growth of structure; its numbers mean the same everywhere.
+            if name in names:
+                hears[:, names.index(name)] = own
+            continue
+        low, high = _as_heard(old[name], new)
+        if name in names:
+            hears[:, names.index(name)] = own * (high - low) / 2
+        bias = bias + own * (high + low) / 2
+    told = {
+        "conditions_copied": [name for name in names if name in was],
+        "conditions_new": [name for name in names if name not in was],
+        "conditions_fixed": [name for name in was if name not in names],
+    }
+    return hears, bias, told
+
+
+def _as_heard(parameter: Parameter, new: ParameterSpace) -> tuple[float, float]:
+    """What an old network hears at the ends of the new range; 0 if there is none."""
+    if parameter.name not in new:
+        return 0.0, 0.0
+    other = new[parameter.name]
+    unit = ParameterSpace((parameter,)).to_unit(np.array([[other.low], [other.high]]))
+    return float(2 * unit[0, 0] - 1), float(2 * unit[1, 0] - 1)
