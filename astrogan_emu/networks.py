@@ -26,6 +26,8 @@ __all__ = ["Critic", "NetworkConfig", "UNet"]
 
 _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))
+# Cells of a field up to which a batch is convolved at once.
+_SMALL = 64
 
 # Of field, weight and bias.
 _Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -261,16 +263,25 @@ class _ModulatedConvolution(nn.Module):
         scale = (1 + self.affine(style)).view(len(style), 1, -1, *kernel)
         weight = self.weight * scale
         norm = torch.rsqrt(weight.flatten(2).square().sum(-1) / self.heard + 1e-8)
-        weight = weight * norm.view(len(style), -1, 1, *kernel)
         bias = self.bias + self.shift(style)
         operation = self.operation
         if operation is _convolve and self.training and not x.is_cuda:
             operation = _convolve_quickly
-        # One convolution for each sample: the weights differ, and fields are large.
-        parts = [
-            operation(x[i : i + 1], weight[i] * _GAIN, bias[i]) for i in range(len(x))
-        ]
-        x = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(x) > 1 and x[0, 0].numel() <= _SMALL:
+            # Weights that differ by factors of their channels are the same weights
+            # between scaled fields, which is quicker where fields are small.
+            x = x * scale[:, 0].to(x.dtype)
+            x = operation(x, self.weight * _GAIN, torch.zeros_like(self.bias))
+            x = x * norm.view(len(style), -1, *kernel)
+            x = x + bias.view(len(style), -1, *kernel)
+        else:
+            weight = weight * norm.view(len(style), -1, 1, *kernel)
+            # One convolution for each sample, as fields are large.
+            parts = [
+                operation(x[i : i + 1], weight[i] * _GAIN, bias[i])
+                for i in range(len(x))
+            ]
+            x = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.strength is not None and noise is not None:
             x = x + (noise * self.strength.view(1, -1, *kernel)).to(x.dtype)
         return F.leaky_relu(x, _SLOPE, inplace=True)
@@ -396,6 +407,7 @@ class Critic(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.config = config
         d = config.n_dim
         self.embed = _Embedding(config.n_conditions, config.style)
         self.levels = nn.ModuleList()

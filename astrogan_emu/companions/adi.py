@@ -118,7 +118,9 @@ class ADISequence:
             )
         flux = _aperture_flux(image, self.psf_center, self.fwhm)
         if not flux > 0:
-            raise SequenceError(f"the psf has flux {flux:.3g} at its centre; not a star")
+            raise SequenceError(
+                f"the psf has flux {flux:.3g} at its centre; not a star"
+            )
         # Of unit flux within one FWHM, so that fluxes are those of this aperture.
         self.psf: NDArray[np.float64] = image / flux
         self.star_flux = float(flux if star_flux is None else star_flux)

@@ -8,6 +8,7 @@ All of it is linear in the frames, so only places that are asked for are compute
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -141,6 +142,8 @@ class AnnularPCA:
         x: ArrayLike,
         y: ArrayLike,
         companion: Companion | None = None,
+        *,
+        only: Sequence[int] | None = None,
     ) -> NDArray[np.float64]:
         """The reduced image at places of turned frames.
 
@@ -152,6 +155,8 @@ class AnnularPCA:
             Any shape [pixels].
         companion
             Put into the frames first.
+        only
+            Indices of the ranks that are wanted; all if not given.
 
         Returns
         -------
@@ -161,6 +166,8 @@ class AnnularPCA:
         shape = np.shape(x)
         flat_x, flat_y = np.ravel(x), np.ravel(y)
         keep = self.projectors(radius, companion)
+        if only is not None:
+            keep = keep[list(only)]
         splines = self._splines
         if companion is not None:
             splines = splines.copy()
@@ -169,12 +176,10 @@ class AnnularPCA:
         n_frames = len(splines)
         step = max(1, _ENTRIES // (16 * n_frames))
         parts = [
-            self._sample(
-                keep, splines, flat_x[i : i + step], flat_y[i : i + step]
-            )
+            self._sample(keep, splines, flat_x[i : i + step], flat_y[i : i + step])
             for i in range(0, len(flat_x), step)
         ]
-        return np.concatenate(parts, 1).reshape(len(self.ranks), *shape)
+        return np.concatenate(parts, 1).reshape(len(keep), *shape)
 
     def _sample(
         self,
@@ -238,7 +243,9 @@ class AnnularPCA:
         self, x: float, y: float, companion: Companion | None = None
     ) -> NDArray[np.float64]:
         """One patch, shape ``(n_ranks, PATCH, PATCH)``, in the cube's unit."""
-        radius = float(np.hypot(x - self.sequence.center[0], y - self.sequence.center[1]))
+        radius = float(
+            np.hypot(x - self.sequence.center[0], y - self.sequence.center[1])
+        )
         ring = float(self.ring_radii[self.ring_of(radius)])
         grid_x, grid_y = self.patch_grid([x], [y])
         return self.sample(ring, grid_x, grid_y, companion)[:, 0]
@@ -302,7 +309,7 @@ class RankMaps:
 
     @cached_property
     def positions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """x and y of the pixels that are searched, in order of rows."""
+        """Pixels that are searched, x and y, in order of rows."""
         y, x = np.nonzero(self.valid)
         return x, y
 

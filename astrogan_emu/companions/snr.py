@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,12 @@ def snr_map(maps: RankMaps) -> NDArray[np.float64]:
 
 
 def snr_at(
-    pca: AnnularPCA, x: float, y: float, companion: Companion | None = None
+    pca: AnnularPCA,
+    x: float,
+    y: float,
+    companion: Companion | None = None,
+    *,
+    only: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Signal-to-noise ratio at one place, with a companion put in first.
 
@@ -129,6 +135,8 @@ def snr_at(
         [pixels]
     companion
         Put into the frames before they are reduced.
+    only
+        Indices of the ranks that are wanted; all if not given.
 
     Returns
     -------
@@ -150,5 +158,6 @@ def snr_at(
         around_x[:, None] + dx[inside],
         around_y[:, None] + dy[inside],
         companion,
+        only=only,
     )
     return snr_from_apertures(values.mean(-1))
