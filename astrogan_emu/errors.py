@@ -10,6 +10,7 @@ leaf inherits as well::
     │   ├── UnknownParameterError
     │   └── ParameterRangeError
     ├── GridError (ValueError)
+    ├── SequenceError (ValueError)
     ├── UnknownFieldError (LookupError)
     ├── UnknownModelError (LookupError)
     ├── FileError (OSError)
@@ -45,6 +46,7 @@ __all__ = [
     "MissingParameterError",
     "ParameterError",
     "ParameterRangeError",
+    "SequenceError",
     "SimulationError",
     "SnapshotError",
     "SnapshotUnitsError",
@@ -79,6 +81,10 @@ class ParameterRangeError(ParameterError):
 
 class GridError(AstroganError, ValueError):
     """A grid, or positions on it, that make no sense."""
+
+
+class SequenceError(AstroganError, ValueError):
+    """A sequence of images in which companions cannot be looked for."""
 
 
 class UnknownFieldError(AstroganError, LookupError):

@@ -26,6 +26,8 @@ __all__ = ["Critic", "NetworkConfig", "UNet"]
 
 _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))
+# Cells of a field up to which a batch is convolved at once.
+_SMALL = 64
 
 # Of field, weight, bias and number of groups of channels.
 _Operation = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -274,22 +276,30 @@ class _ModulatedConvolution(nn.Module):
         scale = (1 + self.affine(style)).view(len(style), 1, -1, *kernel)
         weight = self.weight * scale
         norm = torch.rsqrt(weight.flatten(2).square().sum(-1) / self.heard + 1e-8)
-        weight = weight * norm.view(len(style), -1, 1, *kernel)
         bias = self.bias + self.shift(style)
         operation = self.operation
         if operation is _convolve and self.training and not x.is_cuda:
             operation = _convolve_quickly
-        # The weights differ between samples, which are therefore groups of channels of
-        # one. On small grids that also is three to six times faster, per sample, than
-        # PyTorch's convolution of a single sample on one thread.
-        n, side = len(x), x.shape[2:]
-        x = operation(
-            x.reshape(1, -1, *side),
-            (weight * _GAIN).flatten(0, 1),
-            bias.flatten(),
-            n,
-        )
-        x = x.reshape(n, -1, *x.shape[2:])
+        if len(x) > 1 and x[0, 0].numel() <= _SMALL:
+            # Weights that differ by factors of their channels are the same weights
+            # between scaled fields, which is quicker where fields are small.
+            x = x * scale[:, 0].to(x.dtype)
+            x = operation(x, self.weight * _GAIN, torch.zeros_like(self.bias), 1)
+            x = x * norm.view(len(style), -1, *kernel)
+            x = x + bias.view(len(style), -1, *kernel)
+        else:
+            # The weights differ between samples, which are therefore groups of channels
+            # of one. On small grids that also is three to six times faster, per sample,
+            # than PyTorch's convolution of a single sample on one thread.
+            weight = weight * norm.view(len(style), -1, 1, *kernel)
+            n, side = len(x), x.shape[2:]
+            x = operation(
+                x.reshape(1, -1, *side),
+                (weight * _GAIN).flatten(0, 1),
+                bias.flatten(),
+                n,
+            )
+            x = x.reshape(n, -1, *x.shape[2:])
         if self.strength is not None and noise is not None:
             x = x + (noise * self.strength.view(1, -1, *kernel)).to(x.dtype)
         return F.leaky_relu(x, _SLOPE, inplace=True)
@@ -415,6 +425,7 @@ class Critic(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.config = config
         d = config.n_dim
         self.embed = _Embedding(config.n_conditions, config.style)
         self.levels = nn.ModuleList()

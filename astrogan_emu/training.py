@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ._files import atomic_path
+from .adversarial import critic_update, critic_verdict, follow, synchronise
 from .batches import Batch, base_of, blur_conditions, draw_batch, draw_noise
 from .checkpoints import BaseSettings, ModelCard, read_model, write_model
 from .conditioning import condition_length
@@ -32,9 +33,7 @@ from .generators import FieldHead, GeneratorConfig, gaussian
 from .losses import (
     cross_loss,
     distribution_loss,
-    gradient_penalty,
     paired_loss,
-    relativistic_loss,
     spectral_losses,
 )
 from .networks import NetworkConfig
@@ -191,35 +190,16 @@ def _critic_step(
 ) -> dict[str, float]:
     """One update of the critic: the simulated should outscore the generated."""
     to_latent = state.generator.to_latent
-    base = _critic_base(state, batch)
     penalised = state.step % config.penalty_every == 0
-    real = to_latent(batch.target).requires_grad_(penalised)
-    fake = to_latent(fields.detach()).requires_grad_(penalised)
-    score_real = state.critic(real, base, batch.conditions)
-    score_fake = state.critic(fake, base, batch.conditions)
-    loss = relativistic_loss(score_real, score_fake)
-    margin = (score_real - score_fake).mean()
-    report = {"critic": float(loss.detach()), "margin": float(margin.detach())}
-    if penalised:
-        size = gradient_penalty(score_real, real) + gradient_penalty(score_fake, fake)
-        loss = loss + 0.5 * config.penalty * config.penalty_every * size
-        report["penalty"] = float(size.detach())
-    state.critic_optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    _synchronise(state.critic)
-    nn.utils.clip_grad_norm_(state.critic.parameters(), 5.0)
-    state.critic_optimiser.step()
-    return report
-
-
-def _synchronise(module: nn.Module) -> None:
-    """Average gradients over processes, when there are several."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        world = torch.distributed.get_world_size()
-        for parameter in module.parameters():
-            if parameter.grad is not None:
-                torch.distributed.all_reduce(parameter.grad)
-                parameter.grad /= world
+    return critic_update(
+        state.critic,
+        state.critic_optimiser,
+        to_latent(batch.target),
+        to_latent(fields.detach()),
+        _critic_base(state, batch),
+        batch.conditions,
+        penalty=config.penalty * config.penalty_every * penalised,
+    )
 
 
 def _step(
@@ -240,28 +220,24 @@ def _step(
     )
     if state.step >= config.paired_steps:
         report |= _critic_step(state, batch, fields, config)
-        state.critic.requires_grad_(False)
-        base = _critic_base(state, batch)
         to_latent = state.generator.to_latent
-        verdict = relativistic_loss(
-            state.critic(to_latent(fields), base, batch.conditions),
-            state.critic(to_latent(batch.target), base, batch.conditions),
+        verdict = critic_verdict(
+            state.critic,
+            to_latent(batch.target),
+            to_latent(fields),
+            _critic_base(state, batch),
+            batch.conditions,
         )
-        state.critic.requires_grad_(True)
         total = total + config.adversarial_weight * verdict
         report["adversarial"] = float(verdict.detach())
     state.generator_optimiser.zero_grad(set_to_none=True)
     total.backward()
-    _synchronise(state.generator)
+    synchronise(state.generator)
     nn.utils.clip_grad_norm_(state.generator.parameters(), 1.0)
     state.generator_optimiser.step()
     # A short memory at first, so that the average forgets the untrained network.
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        for mean, value in zip(
-            state.average.parameters(), state.generator.parameters(), strict=True
-        ):
-            mean.lerp_(value, 1 - decay)
+    follow(state.average, state.generator, decay)
     state.step += 1
     report |= {name: float(loss.detach()) for name, loss in losses.items()}
     return report | {"loss": float(total.detach()), "rate": rate}
