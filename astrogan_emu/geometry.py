@@ -182,8 +182,10 @@ def linear_wcs(axes: tuple[CellAxis, ...], h: float) -> WCS | None:
 def full_index(item: Any, n_dim: int) -> tuple[int | slice, ...]:
     """The index with one integer or slice per axis."""
     items = list(item) if isinstance(item, tuple) else [item]
-    if items.count(Ellipsis) == 1:
-        where = items.index(Ellipsis)
+    # By identity, as arrays do not compare to one truth.
+    dots = [number for number, one in enumerate(items) if one is Ellipsis]
+    if len(dots) == 1:
+        where = dots[0]
         items[where : where + 1] = [slice(None)] * (n_dim - len(items) + 1)
     items += [slice(None)] * (n_dim - len(items))
     result: list[int | slice] = []
