@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from astropy import units as u
+from astropy.cosmology import units as cu
 from astropy.nddata import NDArithmeticMixin, NDData, NDDataRef, NDSlicingMixin
 from astropy.utils.decorators import sharedmethod
+from astropy.utils.masked import Masked
 
 from .errors import GridError
 from .field_specs import FieldSpec, spec_of_result
@@ -100,6 +102,8 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
                 f"{operand.spec.name!r} {in_words(operand.axes)}; arithmetic needs "
                 "the same cells"
             )
+        if operation in (np.add, np.subtract):
+            operand = _in_unit_of(self, operand)
         if is_dask(self.data) or is_dask(operand.data):
             result, unit = _lazy_arithmetic(operation, self, operand)
             given = {}
@@ -118,27 +122,30 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
 
     # Sums over cells, which the mixin would give a place in the box.
 
-    def mean(self) -> u.Quantity:
+    def mean(self, **keywords: Any) -> u.Quantity:
         """Mean over the cells, summed in double precision."""
-        return self._reduced("mean", dtype=np.float64)
+        return self._reduced("mean", **{**keywords, "dtype": np.float64})
 
-    def sum(self) -> u.Quantity:
+    def sum(self, **keywords: Any) -> u.Quantity:
         """Sum over the cells, in double precision."""
-        return self._reduced("sum", dtype=np.float64)
+        return self._reduced("sum", **{**keywords, "dtype": np.float64})
 
-    def min(self) -> u.Quantity:
+    def min(self, **keywords: Any) -> u.Quantity:
         """Smallest value."""
-        return self._reduced("min")
+        return self._reduced("min", **keywords)
 
-    def max(self) -> u.Quantity:
+    def max(self, **keywords: Any) -> u.Quantity:
         """Largest value."""
-        return self._reduced("max")
+        return self._reduced("max", **keywords)
 
     def _reduced(self, how: str, **keywords: Any) -> u.Quantity:
         values = self.data
         if self.mask is not None:
             values = np.ma.masked_array(np.asarray(self), self.mask)
-        return u.Quantity(float(getattr(values, how)(**keywords)), self.unit)
+        result = getattr(values, how)(**keywords)
+        # Only a single number, so that a lazy field is computed at once.
+        number = float(result) if np.ndim(result) == 0 else np.asarray(result)
+        return u.Quantity(number, self.unit)
 
     def __eq__(self, other: object) -> bool:
         """Whether everything is equal: values, unit, place, meta, uncertainty."""
@@ -178,6 +185,23 @@ class GridArithmetic(NDArithmeticMixin, NDSlicingMixin):  # type: ignore[misc]
         }
 
 
+def _in_unit_of(field: GridArithmetic, operand: Any) -> Any:
+    """The second of two summands without ``littleh``, if only that sets them apart."""
+    unit = operand.unit
+    if unit is None or unit.is_equivalent(field.unit):
+        return operand
+    own_h = cu.with_H0(field.hubble_constant)
+    if not unit.is_equivalent(field.unit, own_h):
+        return operand  # astropy refuses it
+    if isinstance(operand, GridArithmetic):
+        return operand.to(field.unit)
+    if operand.uncertainty is not None or operand.mask is not None:
+        return operand
+    return NDDataRef(
+        operand.data * unit.to(field.unit, equivalencies=own_h), unit=field.unit
+    )
+
+
 def is_dask(values: Any) -> bool:
     """Whether it is a dask array, without importing dask."""
     return type(values).__module__.startswith("dask.")
@@ -208,15 +232,59 @@ def same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
 
-def as_float32(data: Any, unit: u.UnitBase) -> tuple[Any, u.UnitBase]:
-    """The values as float32, converted to `unit` if they carry one of their own."""
+def as_float32(
+    data: Any, unit: u.UnitBase, h: float
+) -> tuple[Any, u.UnitBase, Any, Any]:
+    """The values as float32, in `unit` if they carry one, and what comes with them.
+
+    Parameters
+    ----------
+    data
+        Numbers, or numbers with a unit, mask or uncertainty: a Quantity, a masked
+        array, an NDData.
+    unit
+        Unit that is wanted, and that of numbers without one.
+    h
+        What ``littleh`` means in the unit that they carry.
+
+    Returns
+    -------
+    values, unit, mask, uncertainty
+        None for what does not come with the values.
+
+    Raises
+    ------
+    GridError
+        If they are not real numbers, or carry a unit of another package than astropy.
+    """
+    mask = uncertainty = None
+    own_h = cu.with_H0(h * 100 * u.km / u.s / u.Mpc)
+    if isinstance(data, NDData):
+        mask, uncertainty, own = data.mask, data.uncertainty, data.unit
+        data = data.data
+        if own is not None and is_dask(data):
+            data = data * own.to(unit, equivalencies=own_h)
+        elif own is not None:
+            data = u.Quantity(data, own)
+    elif isinstance(data, np.ma.MaskedArray):
+        mask = None if data.mask is np.ma.nomask else data.mask
+        data = data.data
+    elif isinstance(data, Masked):
+        mask, data = data.mask, data.unmasked
+    elif str(getattr(data, "units", "dimensionless")) != "dimensionless":
+        # A plain array made of it would have lost them.
+        raise GridError(
+            f"the values carry the unit {data.units} of {type(data).__name__}; give an "
+            "astropy Quantity, with comoving lengths, or let GalaxyField.from_yt read "
+            "them from the dataset"
+        )
     if isinstance(data, u.Quantity):
-        data = data.to_value(unit)
+        data = data.to_value(unit, equivalencies=own_h)
     if is_dask(data):
-        return data.astype(np.float32), unit
+        return data.astype(np.float32), unit, mask, uncertainty
     values = np.asarray(data)
     if values.dtype.kind not in "fiub":
         raise GridError(
             f"the values of a field must be real numbers, got {values.dtype}"
         )
-    return values.astype(np.float32, copy=False), unit
+    return values.astype(np.float32, copy=False), unit, mask, uncertainty

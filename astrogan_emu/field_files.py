@@ -371,7 +371,7 @@ def _header_values(field: GalaxyField) -> dict[str, Any]:
     model = field.model or {}
     values = {
         "REDSHIFT": field.redshift,
-        "BOXSIZE": field.grid.box_size,
+        "BOXSIZE": (field.grid.box_size / field.parameters["h"], "[Mpc] comoving"),
         "NCELLS": field.grid.n_cells,
         "SEED": field.seed,
         "MODEL": model.get("name"),

@@ -93,7 +93,9 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
     ----------
     data
         Values, axes (x, y, z) or the first of them; stored as float32. A dask array
-        stays lazy. A `~astropy.units.Quantity` brings its unit along.
+        stays lazy. A `~astropy.units.Quantity`, a masked array or an
+        `~astropy.nddata.NDData` brings its unit, mask and uncertainty along;
+        ``littleh`` in the unit is the field's own h.
     name
         A name of `FIELDS`, or a `FieldSpec` of one's own.
     grid
@@ -126,7 +128,8 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
     MissingParameterError
         If `parameters` lacks ``h``.
     GridError
-        If the shape of `data` does not fit the grid or the axes.
+        If the shape of `data` does not fit the grid or the axes, or they carry a unit
+        of another package than astropy.
 
     Notes
     -----
@@ -155,19 +158,21 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         collapsed: tuple[CellAxis, ...] = (),
     ) -> None:
         spec = name if isinstance(name, FieldSpec) else FIELDS[name]
-        values, unit = as_float32(data, spec.unit if unit is None else as_unit(unit))
+        numbers = {key: float(value) for key, value in parameters.items()}
+        if "h" not in numbers:
+            raise MissingParameterError(
+                "a field needs the parameter h for its units and lengths; got "
+                f"{', '.join(parameters) or 'none'}"
+            )
+        values, unit, masked, uncertain = as_float32(
+            data, spec.unit if unit is None else as_unit(unit), numbers["h"]
+        )
         if axes is None:
             axes = box_axes(values.ndim, grid.n_cells, grid.cell_size)
         shape = tuple(axis.n_cells for axis in axes)
         if values.shape != shape:
             raise GridError(
                 f"data of shape {values.shape} do not fit a grid of shape {shape}"
-            )
-        numbers = {key: float(value) for key, value in parameters.items()}
-        if "h" not in numbers:
-            raise MissingParameterError(
-                "a field needs the parameter h for its units and lengths; got "
-                f"{', '.join(parameters) or 'none'}"
             )
         known = {
             "parameters": numbers,
@@ -178,8 +183,8 @@ class GalaxyField(GridArithmetic, NDIOMixin, NDData):  # type: ignore[misc]
         }
         super().__init__(
             values,
-            uncertainty=uncertainty,
-            mask=mask,
+            uncertainty=uncertain if uncertainty is None else uncertainty,
+            mask=masked if mask is None else mask,
             meta={**(meta or {}), **known},
             unit=unit,
             wcs=linear_wcs(axes, numbers["h"]),

@@ -30,7 +30,7 @@ _MPC_H = u.Mpc / cu.littleh
 
 
 def as_box_length(
-    value: u.Quantity | float, h: float, *, above_zero: bool = True
+    value: u.Quantity | float, h: float | None, *, above_zero: bool = True
 ) -> float:
     """Read a comoving length as a number of Mpc/h, the one door for lengths.
 
@@ -39,7 +39,8 @@ def as_box_length(
     value
         A quantity in ``Mpc/littleh``, ``Mpc``, ``kpc``, ..., or a number of Mpc/h.
     h
-        The Hubble constant of the box, in 100 km/s/Mpc; never a default one.
+        The Hubble constant of the box, in 100 km/s/Mpc; never a default one. None
+        where none is known, and only lengths with ``littleh`` can be.
     above_zero
         Whether it must be; a position need not.
 
@@ -50,9 +51,15 @@ def as_box_length(
         above zero.
     """
     if isinstance(value, u.Quantity):
+        own_h = [] if h is None else cu.with_H0(h * 100 * u.km / u.s / u.Mpc)
         try:
-            length = value.to(_MPC_H, cu.with_H0(h * 100 * u.km / u.s / u.Mpc)).value
+            length = value.to(_MPC_H, own_h).value
         except u.UnitConversionError as error:
+            if h is None and value.unit.is_equivalent(u.Mpc):
+                raise GridError(
+                    f"no h is known here to turn {value} into Mpc/h; give a quantity "
+                    "in Mpc/littleh, or a plain number of Mpc/h"
+                ) from error
             raise GridError(
                 f"{value} is not a length; give a quantity in Mpc/littleh or Mpc, or "
                 "a plain number of Mpc/h"
@@ -182,8 +189,10 @@ def linear_wcs(axes: tuple[CellAxis, ...], h: float) -> WCS | None:
 def full_index(item: Any, n_dim: int) -> tuple[int | slice, ...]:
     """The index with one integer or slice per axis."""
     items = list(item) if isinstance(item, tuple) else [item]
-    if items.count(Ellipsis) == 1:
-        where = items.index(Ellipsis)
+    # By identity, as arrays do not compare to one truth.
+    dots = [number for number, one in enumerate(items) if one is Ellipsis]
+    if len(dots) == 1:
+        where = dots[0]
         items[where : where + 1] = [slice(None)] * (n_dim - len(items) + 1)
     items += [slice(None)] * (n_dim - len(items))
     result: list[int | slice] = []

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from astropy import units as u
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .errors import GridError
+from .geometry import as_box_length
 from .sph import NARROWEST_KERNEL, kernel_shares
 
 if TYPE_CHECKING:
@@ -39,12 +41,13 @@ class GridSpec:
     n_cells
         Cells along one side, at least 2.
     box_size
-        Comoving side length [Mpc/h].
+        Comoving side length [Mpc/h]; a quantity in ``Mpc/littleh`` becomes a number.
 
     Raises
     ------
     GridError
-        If `n_cells` is below 2 or `box_size` is not positive and finite.
+        If `n_cells` is below 2, or `box_size` is not positive and finite, or in Mpc,
+        as a grid has no h.
     """
 
     n_cells: int
@@ -59,6 +62,8 @@ class GridSpec:
             raise GridError(
                 f"n_cells must be a whole number of at least 2, got {self.n_cells!r}"
             )
+        if isinstance(self.box_size, u.Quantity):
+            object.__setattr__(self, "box_size", as_box_length(self.box_size, None))
         if not (np.isfinite(self.box_size) and self.box_size > 0):
             raise GridError(
                 f"box_size must be positive and finite [Mpc/h], got {self.box_size}"

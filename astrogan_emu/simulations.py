@@ -100,7 +100,8 @@ class SimulationConfig:
                 raise SimulationError(
                     f"{name} must be a whole number of at least 2, got {value}"
                 )
-        if not (np.isfinite(self.box_size) and self.box_size > 0):
+        number = not hasattr(self.box_size, "unit") and np.isfinite(self.box_size)
+        if not (number and self.box_size > 0):
             raise SimulationError(
                 f"box_size must be positive and finite [Mpc/h], got {self.box_size}"
             )

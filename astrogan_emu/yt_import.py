@@ -18,6 +18,7 @@ from .errors import GridError, MissingParameterError, ParameterError, UnknownFie
 from .field_specs import FIELDS, FieldSpec
 from .fields import GalaxyField
 from .grids import GridSpec, deposit
+from .yt_particles import refuse_misread
 
 __all__ = ["from_yt"]
 
@@ -82,6 +83,8 @@ def from_yt(
         If neither the dataset nor `parameters` know h.
     ParameterError
         If `parameters` contradict the dataset.
+    SnapshotUnitsError
+        If yt opened a Gadget snapshot in other units than its own.
     """
     known = _parameters_of(ds, parameters or {})
     source = _Source(ds, field, scheme)
@@ -143,6 +146,7 @@ class _Source:
                 f"{ds} has no field {field}; ds.field_list and ds.derived_field_list "
                 "show what it has"
             )
+        refuse_misread(ds)
         self._ds = ds
         self._field = field
         self._scheme = scheme

@@ -24,7 +24,13 @@ from .errors import SnapshotError, SnapshotUnitsError
 from .gadget_particles import GadgetParticles, GadgetUnits, open_gadget
 from .headers import read_header
 
-__all__ = ["YtParticles", "compare_with_yt", "open_dataset", "open_with_yt"]
+__all__ = [
+    "YtParticles",
+    "compare_with_yt",
+    "open_dataset",
+    "open_with_yt",
+    "refuse_misread",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -247,6 +253,8 @@ def open_dataset(dataset: Any) -> GadgetParticles | YtParticles:
     ------
     SnapshotError
         It is no periodic, cubic, cosmological particle dataset.
+    SnapshotUnitsError
+        As `refuse_misread`.
     """
     from yt.data_objects.static_output import Dataset
     from yt.frontends.gadget.data_structures import GadgetHDF5Dataset
@@ -262,6 +270,7 @@ def open_dataset(dataset: Any) -> GadgetParticles | YtParticles:
             f"yt takes {dataset.parameter_filename} for a run without cosmology, so "
             "its units are wrong; give the path instead of the dataset"
         )
+    refuse_misread(dataset)
     units = GadgetUnits(
         length=float(dataset.length_unit.to_value("Mpccm/h")),
         mass=float(dataset.mass_unit.to_value("Msun/h")),
@@ -270,6 +279,51 @@ def open_dataset(dataset: Any) -> GadgetParticles | YtParticles:
         * math.sqrt(1 + float(dataset.current_redshift)),
     )
     return open_gadget(read_header(str(dataset.parameter_filename)), units)
+
+
+def refuse_misread(dataset: Any) -> None:
+    """Refuse a Gadget dataset that yt by itself opened in wrong units.
+
+    yt ignores the units that a Gadget header states and takes kpc/h; and a header
+    without ``OmegaLambda`` for that of a run without cosmology, in physical kpc. Units
+    that the user gave to ``yt.load`` as ``unit_base`` are believed.
+
+    Parameters
+    ----------
+    dataset
+        A yt dataset of any kind; others than Gadget's are not looked at.
+
+    Raises
+    ------
+    SnapshotError
+        The header makes no sense.
+    SnapshotUnitsError
+        Its units are not those of the header, or of the mean density where the header
+        states none.
+    """
+    from yt.frontends.gadget.data_structures import GadgetHDF5Dataset
+
+    if not isinstance(dataset, GadgetHDF5Dataset):
+        return
+    if not dataset.cosmological_simulation:
+        # Runs without expansion, such as a single galaxy, say 0.
+        if dataset.parameters.get("Omega0", 0) > 0:
+            raise SnapshotUnitsError(
+                f"yt takes {dataset.parameter_filename} for a run without cosmology, "
+                "so its units are wrong; use read_snapshot with the path"
+            )
+        return
+    # What yt fills in where the user gave nothing.
+    if getattr(dataset, "_unit_base", None) != {"length": (1.0, "kpccm/h")}:
+        return
+    stated = open_gadget(read_header(str(dataset.parameter_filename))).units.length
+    taken = float(dataset.length_unit.to_value("Mpccm/h"))
+    if not math.isclose(stated, taken, rel_tol=_AGREEMENT):
+        raise SnapshotUnitsError(
+            f"yt reads {dataset.parameter_filename} with a length unit of {taken:g} "
+            f"Mpc/h, and by its header it is {stated:g} Mpc/h; open it with "
+            'yt.load(..., unit_base={"length": ..., "mass": ..., "velocity": ...})'
+        )
 
 
 def compare_with_yt(particles: GadgetParticles) -> None:

@@ -338,6 +338,8 @@ def test_fits_opens_as_an_image_with_world_coordinates(tmp_path):
     assert header["REDSHIFT"] == 1.0
     assert header["OMEGA_M"] == 0.3
     assert header["LITTLEH"] == 0.7
+    # Free of h, as all lengths in files.
+    assert header["BOXSIZE"] == pytest.approx(25 / 0.7)
     assert header["A_SN1"] == 2.0
     here, there = (
         [one.to_value(u.Mpc) for one in each.array_index_to_world(3, 5, 7)]

@@ -6,8 +6,10 @@ import astropy.units as u
 import dask.array as da
 import numpy as np
 import pytest
+import unyt
 from astropy.cosmology import Cosmology
-from astropy.nddata import NDData, StdDevUncertainty
+from astropy.nddata import CCDData, NDData, StdDevUncertainty
+from astropy.utils.masked import Masked
 
 from astrogan_emu.errors import GridError, MissingParameterError, UnknownFieldError
 from astrogan_emu.fields import FIELDS, FieldSpec, GalaxyField, as_box_length, as_unit
@@ -108,6 +110,71 @@ def test_a_quantity_of_another_kind_is_refused():
         make("gas_density", np.ones((8, 8, 8)) * u.K)
 
 
+@pytest.mark.parametrize(
+    "carry",
+    [
+        lambda f: f.quantity.to(u.kpc**-3),
+        lambda f: f.to("littleh3 / Mpc3").quantity,
+        lambda f: f.to(u.kpc**-3),
+        lambda f: NDData(f.to("littleh3 / Mpc3").data, unit=cu.littleh**3 / u.Mpc**3),
+        lambda f: CCDData(f.to(u.kpc**-3).data, unit=u.kpc**-3),
+        lambda f: NDData(da.from_array(f.data) * 1e-9, unit=u.kpc**-3),
+        lambda f: Masked(f.to(u.kpc**-3).quantity),
+    ],
+)
+def test_a_field_made_from_values_with_a_unit_converts_them(field, carry):
+    """Whatever carries it, and with the field's own h where the unit has one."""
+    again = make(data=carry(field))
+    assert again.unit == field.unit
+    # A rounding of float32 each way.
+    np.testing.assert_allclose(np.asarray(again), field.data, rtol=3e-7)
+
+
+def test_units_of_yt_are_refused_not_dropped():
+    """``np.asarray`` of a unyt array drops its unit, and physical is not comoving."""
+    values = unyt.unyt_array(np.ones((8, 8, 8)), "g/cm**3")
+    with pytest.raises(
+        GridError, match=r"unit g/cm\*\*3 of unyt_array; give an astropy"
+    ):
+        make("gas_density", values)
+    assert make("matter", unyt.unyt_array(np.ones((8, 8, 8)), "")).mean() == 1
+
+
+@pytest.mark.parametrize(
+    "masked",
+    [
+        np.ma.masked_array,
+        lambda data, mask: Masked(data * u.Mpc**-3, mask=mask),
+        lambda data, mask: NDData(data, mask=mask),
+    ],
+)
+def test_masks_come_with_the_values(field, masked):
+    """A plain array made of them would have lost the mask."""
+    mask = field.data > 1
+    made = make(data=masked(field.data, mask=mask))
+    np.testing.assert_array_equal(made.mask, mask)
+    expected = field.data[~mask].astype(float).mean()
+    assert made.mean().value == pytest.approx(expected, rel=1e-6)
+
+
+def test_uncertainties_come_with_the_values(field):
+    """In their own unit, so that they convert along."""
+    data = NDData(
+        field.data, uncertainty=StdDevUncertainty(0.1 * field.data), unit=u.kpc**-3
+    )
+    made = make(data=data)
+    relative = (made * 2).uncertainty.array / (made * 2).data
+    np.testing.assert_allclose(relative, 0.1, rtol=1e-5)
+
+
+def test_tensors_become_arrays():
+    """NDData would keep a torch tensor as it is, of no use to astropy."""
+    torch = pytest.importorskip("torch")
+    made = make("matter", torch.ones(8, 8, 8, dtype=torch.float64))
+    assert type(made.data) is np.ndarray
+    assert made.data.dtype == np.float32
+
+
 def test_data_that_do_not_fit_the_grid_are_refused():
     """The message names both shapes."""
     with pytest.raises(GridError, match=r"\(8, 8, 4\) do not fit .* \(8, 8, 8\)"):
@@ -157,6 +224,13 @@ def test_the_cosmology_in_meta_is_one_astropy_understands(field):
 def test_the_cosmology_has_a_name_so_that_it_can_be_cloned(field):
     """Astropy 8 cannot clone an unnamed cosmology."""
     assert field.cosmology.clone(Om0=0.4).Om0 == 0.4
+
+
+def test_the_cosmology_is_the_users_own_copy(field):
+    """Its meta can be changed, and the field stays what it is."""
+    field.cosmology.meta["sigma8"] = 0.1
+    assert field.cosmology.meta["sigma8"] == 0.8
+    assert field == make()
 
 
 def test_a_field_without_all_parameters_still_works():
@@ -272,6 +346,21 @@ def test_units_are_respected_in_arithmetic(field):
     assert (field + 1e-9 * u.kpc**-3).unit == u.Mpc**-3
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda f: f.to("littleh3 / Mpc3"),
+        lambda f: f.to("littleh3 / Mpc3").quantity,
+        lambda f: make(data=da.from_array(f.data)).to("littleh3 / Mpc3"),
+    ],
+)
+def test_summands_with_littleh_are_converted_with_the_fields_own_h(field, other):
+    """With h = 0.5: with Planck's, or without any, the sum would be another."""
+    total = field + other(field)
+    assert total.unit == field.unit
+    np.testing.assert_allclose(np.asarray(total), 2 * field.data, rtol=1e-6)
+
+
 def test_arithmetic_follows_uncertainties(field):
     """As NDData: absolute errors scale with a factor."""
     field.uncertainty = StdDevUncertainty(0.1 * field.data)
@@ -315,6 +404,17 @@ def test_sums_are_in_double_precision():
     assert field.sum().value == pytest.approx(512 * float(np.float32(0.1)), rel=1e-14)
 
 
+def test_sums_run_along_an_axis_where_asked():
+    """As arrays do, and as numpy's functions ask for, with the unit."""
+    field = make("gas_density")
+    np.testing.assert_allclose(
+        field.mean(axis=(0, 1)).value, field.data.mean((0, 1)), rtol=1e-5
+    )
+    assert field.max(axis=2).shape == (8, 8)
+    assert np.mean(field) == field.mean()
+    assert np.sum(field).unit == field.unit
+
+
 # Slicing.
 
 
@@ -353,7 +453,15 @@ def test_a_slice_is_a_view_with_all_meta(field):
 
 
 @pytest.mark.parametrize(
-    "index", [slice(None, None, 2), slice(None, None, -1), [0, 1], None, True]
+    "index",
+    [
+        slice(None, None, 2),
+        slice(None, None, -1),
+        [0, 1],
+        None,
+        True,
+        np.ones((8, 8, 8), bool),
+    ],
 )
 def test_slices_that_lose_the_place_are_refused(field, index):
     """field.data is there for those."""

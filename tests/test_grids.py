@@ -2,6 +2,8 @@ import math
 import time
 from itertools import product
 
+import astropy.cosmology.units as cu
+import astropy.units as u
 import numpy as np
 import pytest
 import torch
@@ -282,6 +284,18 @@ def test_a_grid_needs_a_size(box_size):
     """A box is as long as a positive number."""
     with pytest.raises(GridError, match="box_size must be positive"):
         GridSpec(8, box_size)
+
+
+def test_a_box_with_littleh_becomes_a_number():
+    """25 Mpc/h in any length that carries its h."""
+    for box_size in (25 * u.Mpc / cu.littleh, 25e3 * u.kpc / cu.littleh):
+        assert GridSpec(8, box_size).box_size == pytest.approx(25.0)
+
+
+def test_a_box_without_its_h_is_refused():
+    """A grid knows no h, and a default one would creep in."""
+    with pytest.raises(GridError, match=r"no h is known here to turn 25\.0 Mpc"):
+        GridSpec(8, 25 * u.Mpc)
 
 
 def test_a_grid_knows_its_cells():

@@ -128,6 +128,15 @@ def test_keywords_win_over_the_meta_of_a_cosmology():
     assert as_parameters(Planck18, sigma8=0.9)["sigma_8"] == 0.9
 
 
+def test_cosmologies_that_astropy_calls_equal_keep_their_own_sigma8():
+    """``==`` ignores meta, so that nothing may be remembered by it."""
+    one, other = universe(), universe({"sigma8": 0.9, "n_s": 0.96})
+    assert one == other
+    assert [as_parameters(each)["sigma_8"] for each in (one, other)] == [0.8, 0.9]
+    one.meta["sigma8"] = 0.7
+    assert as_parameters(one)["sigma_8"] == 0.7
+
+
 def test_zero_baryons_count_as_not_given():
     """Astropy's default Ob0 = 0 is a gap that a keyword fills."""
     cosmology = universe(ob0=0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import astropy.units as u
 import h5py
 import numpy as np
 import pytest
@@ -202,6 +203,7 @@ def test_seeds_at_a_point_are_independent():
     [
         ({"n_particles": 1}, "n_particles must be a whole number of at least 2"),
         ({"box_size": float("nan")}, "box_size must be positive and finite"),
+        ({"box_size": 50 * u.Mpc}, r"finite \[Mpc/h\], got 50.0 Mpc"),
         ({"redshifts": (0.0, 1.0)}, "redshifts must decrease"),
         ({"redshifts": ()}, "redshifts must decrease"),
         ({"n_steps": 2, "redshifts": (2.0, 1.0, 0.0)}, "at least the number of outp"),

@@ -12,6 +12,7 @@ import pytest
 from scipy.constants import Boltzmann, proton_mass
 
 from astrogan_emu.errors import SnapshotError, SnapshotUnitsError
+from astrogan_emu.fields import GalaxyField
 from astrogan_emu.gadget_particles import open_gadget
 from astrogan_emu.headers import read_header
 from astrogan_emu.snapshots import read_snapshot
@@ -986,6 +987,43 @@ def test_the_units_of_a_dataset_that_the_user_opened_are_believed(tmp_path):
     snapshot = read_snapshot(yt.load(path, unit_base=units))
     assert_toy(snapshot)
     assert listing(tmp_path) == before
+
+
+def deposited(dataset):
+    """The box and mean density of the dark matter that a user gets by way of yt."""
+    field = GalaxyField.from_yt(
+        dataset, ("PartType1", "particle_mass"), 4, parameters={"h": H}
+    )
+    return field.grid.box_size, field.mean().value / H**2
+
+
+@pytest.mark.parametrize("use", [read_snapshot, deposited])
+def test_datasets_that_yt_opened_in_wrong_units_are_refused(tmp_path, use):
+    """Yt takes Mpc/h for kpc/h, and a missing OmegaLambda for no cosmology."""
+    yt = pytest.importorskip("yt")
+    yt.set_log_level(50)
+    in_mpc = gadget(tmp_path / "mpc.hdf5", code_length=1.0)
+    with pytest.raises(SnapshotUnitsError, match=r"mpc\.hdf5 .* 1 Mpc/h; .*unit_base"):
+        use(yt.load(in_mpc))
+    with spoiled(tmp_path / "flat.hdf5") as file:
+        set_header(file, OmegaLambda=None)
+    with pytest.raises(SnapshotUnitsError, match="run without cosmology"):
+        use(yt.load(tmp_path / "flat.hdf5"))
+
+
+@pytest.mark.parametrize("code_length", [1e-3, 1.0])
+def test_datasets_opened_in_the_right_units_become_fields(tmp_path, code_length):
+    """By yt where it is right by itself, and with the units that the user gives."""
+    yt = pytest.importorskip("yt")
+    yt.set_log_level(50)
+    path = gadget(tmp_path / "snap.hdf5", code_length=code_length)
+    units = {"length": (1.0, "Mpccm/h"), "mass": (1e10, "Msun/h")}
+    given = {} if code_length < 1 else {"unit_base": units}
+    box, density = deposited(yt.load(path, **given))
+    assert box == pytest.approx(BOX_SIZE, rel=1e-6)
+    expected = MASSES["dark_matter"] * N / BOX_SIZE**3
+    # Particle masses are stored in units of a rounded solar mass.
+    assert density == pytest.approx(expected, rel=1e-3)
 
 
 def test_yt_is_left_as_talkative_as_it_was(tmp_path):

@@ -7,7 +7,7 @@ import yt
 
 from astrogan_emu.errors import GridError, MissingParameterError
 from astrogan_emu.field_specs import as_unit, yt_unit
-from astrogan_emu.fields import FIELDS, GalaxyField
+from astrogan_emu.fields import FIELDS, FieldSpec, GalaxyField
 from astrogan_emu.grids import GridSpec
 from astrogan_emu.yt_bridge import domain_of, to_yt
 
@@ -59,6 +59,9 @@ def gas():
         ("K", "K"),
         ("", "dimensionless"),
         ("1000 K", "1000.0*K"),
+        ("km / h", "km*hr**(-1)"),
+        ("littleh km / d", "km*h*day**(-1)"),
+        ("G", "gauss"),
     ],
 )
 def test_units_are_written_as_yt_reads_them(unit, expected):
@@ -75,6 +78,15 @@ def test_every_field_has_its_unit_in_yt(name):
     np.testing.assert_allclose(
         values.to(yt_unit(field.unit)).d, field.data.ravel(), rtol=1e-6
     )
+
+
+def test_ratios_stay_ratios_under_a_name_that_yt_knows():
+    """An empty unit would turn an overdensity into a density in code units."""
+    unit = u.dimensionless_unscaled
+    spec = FieldSpec("contrast", "contrast", unit, ("stream", "density"), "x")
+    values = make(spec).to_yt().all_data()["stream", "density"]
+    assert values.units.is_dimensionless
+    np.testing.assert_array_equal(values.d, make(spec).data.ravel())
 
 
 def test_units_with_littleh_mean_the_same_in_yt():

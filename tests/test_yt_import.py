@@ -69,6 +69,17 @@ def test_fields_come_back_from_yt(name):
     np.testing.assert_allclose(back.data, field.data, rtol=1e-5)
 
 
+@pytest.mark.parametrize("unit", ["littleh2 Msun / Mpc3", "g / cm3"])
+def test_units_with_h_come_back_right(unit):
+    """Converted by unyt's own bridge, yt's h would become astropy's hour."""
+    field = make("gas_density")
+    ds = field.to(unit).to_yt()
+    back = GalaxyField.from_yt(ds, ("stream", "density"), N)
+    assert back.unit == field.unit
+    # yt's solar mass is astropy's to 1e-4.
+    np.testing.assert_allclose(back.data, field.data, rtol=2e-4)
+
+
 @pytest.mark.parametrize("n_cells", [4, 8, 32])
 def test_cells_are_joined_and_split_with_their_mass(n_cells):
     """The mean density is the same on any grid."""
