@@ -7,6 +7,8 @@ sigma_8 D(z) and Omega_m(z). Which parameters exist is the `ParameterSpace`'s to
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -24,7 +26,7 @@ def condition_length(space: ParameterSpace) -> int:
 
 
 def conditions(
-    space: ParameterSpace, parameters: ArrayLike, redshift: ArrayLike
+    space: ParameterSpace, parameters: ArrayLike | Tensor, redshift: ArrayLike
 ) -> Tensor:
     """Features of order one for each sample.
 
@@ -33,7 +35,8 @@ def conditions(
     space
         Names, order and ranges of the parameters.
     parameters
-        In the order of `space`, shape ``(batch, n_parameters)``.
+        In the order of `space`, shape ``(batch, n_parameters)``; a tensor keeps its
+        gradients.
     redshift
         Shape ``(batch,)``.
 
@@ -42,10 +45,13 @@ def conditions(
     Tensor
         Float32, shape ``(batch, condition_length(space))``.
     """
-    values = np.atleast_2d(np.asarray(parameters, dtype=float))
+    values = torch.atleast_2d(torch.as_tensor(parameters, dtype=torch.float64))
     a = 1 / (1 + torch.as_tensor(np.atleast_1d(redshift), dtype=torch.float64))
-    features = [torch.as_tensor(2 * space.to_unit(values) - 1), 2 * a[:, None] - 1]
-    columns = dict(zip(space.names, torch.as_tensor(values).unbind(1), strict=True))
+    unit = torch.as_tensor(space.to_unit(values.detach().numpy()))
+    if values.requires_grad:
+        unit = _with_gradient(unit, values, space)
+    features = [2 * unit - 1, 2 * a[:, None] - 1]
+    columns = dict(zip(space.names, values.unbind(1), strict=True))
     # Without a varying omega_m its growth is that of a standard universe.
     omega_m = columns.get("omega_m", torch.full_like(a, 0.3))
     if "omega_m" in columns:
@@ -55,3 +61,18 @@ def conditions(
         amplitude = columns["sigma_8"] * growth_factor(a, omega_m)
         features.append(torch.log(amplitude)[:, None] + 0.7)
     return torch.cat(features, 1).float()
+
+
+def _with_gradient(unit: Tensor, values: Tensor, space: ParameterSpace) -> Tensor:
+    """The same numbers, with the slopes of `ParameterSpace.to_unit`."""
+    slopes = []
+    for parameter, value in zip(
+        space.parameters, values.detach().unbind(1), strict=True
+    ):
+        if parameter.high == parameter.low:
+            slopes.append(torch.zeros_like(value))
+        elif parameter.log:
+            slopes.append(1 / (value * math.log(parameter.high / parameter.low)))
+        else:
+            slopes.append(torch.full_like(value, 1 / (parameter.high - parameter.low)))
+    return unit + torch.stack(slopes, 1) * (values - values.detach())

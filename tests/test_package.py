@@ -31,7 +31,7 @@ LAYERS = [
     *("conditioning", "networks", "generators", "losses"),
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),
     *("training_state", "training"),
-    *("_initial_conditions_input", "emulator"),
+    *("_initial_conditions_input", "emulator", "differentiable"),
     *("catalogues", "lightcones"),
     *("torch_threads", "sample_plan", "batch"),
     *("control_variates", "sample_store", "generation"),
