@@ -106,6 +106,9 @@ class ModelCard:
         SHA-256 of the training set's content.
     scores
         Validation scores, by name.
+    errors
+        Errors by field, region, redshift and scale, measured by `validate`; see
+        `expected_error`.
     provenance
         Anything else worth knowing: versions, configuration of the training.
     """
@@ -119,6 +122,7 @@ class ModelCard:
     units: Mapping[str, str]
     training_set: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -416,6 +416,22 @@ def _add_validate(commands: Any) -> None:
     parser.add_argument(
         "--sets", nargs="+", metavar="SET", help="sets of the suite; those for testing"
     )
+    parser.add_argument(
+        "--training-set",
+        type=Path,
+        metavar="FILE",
+        help="what it was trained on: also check parameters and memorisation",
+    )
+    parser.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="leave out the base, 2LPT, lognormal and the model without noise",
+    )
+    parser.add_argument(
+        "--write-card",
+        action="store_true",
+        help="keep scores and errors in the model file",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the generator's noise")
     parser.set_defaults(run=_validate)
 
@@ -429,6 +445,9 @@ def _validate(options: argparse.Namespace) -> None:
         model=options.model,
         without_critic=options.without_critic,
         sets=options.sets,
+        training_set=options.training_set,
+        baselines=not options.no_baselines,
+        write_card=options.write_card,
         seed=options.seed,
     )
     print(score_table(results.scores))

@@ -29,6 +29,7 @@ from .errors import (
     ParameterRangeError,
     UnknownFieldError,
 )
+from .expected_errors import expected_meta, warn_in_corner
 from .fields import FIELDS, GalaxyField
 from .grids import GridSpec
 from .initial_conditions import linear_field
@@ -210,6 +211,7 @@ class Emulator:
                 redshift=z,
                 seed=seed,
                 model=self.identity,
+                meta=expected_meta(self.card, name, values, z),
                 unit=own or u.dimensionless_unscaled,
             )
             spec = FIELDS[name]
@@ -422,6 +424,7 @@ class Emulator:
         names = tuple(dict.fromkeys((*COSMOLOGICAL, *space.names)))
         values = as_parameters(params, names=names, defaults=space.defaults, **keywords)
         space.check([values[name] for name in space.names], extrapolate=extrapolate)
+        warn_in_corner(space, values)
         return {name: values[name] for name in names}
 
     def _redshift(self, redshift: Any, extrapolate: bool) -> float:

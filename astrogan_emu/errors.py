@@ -26,6 +26,7 @@ leaf inherits as well::
     └── MissingDependencyError (ImportError)
 
     AstroganWarning (UserWarning)
+    ├── CornerWarning
     └── ExtrapolationWarning
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "AstroganWarning",
     "BatchError",
     "CheckpointError",
+    "CornerWarning",
     "DatasetError",
     "ExtrapolationWarning",
     "FieldFileError",
@@ -137,6 +139,10 @@ class MissingDependencyError(AstroganError, ImportError):
 
 class AstroganWarning(UserWarning):
     """The base of every warning of the package."""
+
+
+class CornerWarning(AstroganWarning):
+    """So many parameters are at the edges of their ranges that few tests tell."""
 
 
 class ExtrapolationWarning(AstroganWarning):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .errors import GridError, TrainingError
 from .networks import NetworkConfig, UNet
 
-__all__ = ["FieldGenerator", "FieldHead", "GeneratorConfig"]
+__all__ = ["FieldGenerator", "FieldHead", "GeneratorConfig", "gaussian"]
 
 # Sharpness of the soft floor that keeps fields positive, in transformed units.
 _FLOOR = 10.0
@@ -198,10 +198,10 @@ class FieldGenerator(nn.Module):
         # A region that the network emptied can still be given its mass.
         value = value + _LEAST
         if self.config.keep_scale > 0:
-            wanted = _smooth(base[:, None], self.config.keep_scale)
+            wanted = gaussian(base[:, None], self.config.keep_scale)
             # Smoothing a product is not the product of the smooth; it converges.
             for _ in range(_KEEPINGS):
-                smooth = _smooth(value[:, None], self.config.keep_scale)
+                smooth = gaussian(value[:, None], self.config.keep_scale)
                 value = value * (wanted / smooth.clamp(min=_LEAST))[:, 0]
         axes = tuple(range(1, value.ndim))
         return value * (base.mean(axes, keepdim=True) / value.mean(axes, keepdim=True))
@@ -250,8 +250,21 @@ class FieldGenerator(nn.Module):
         ]
 
 
-def _smooth(values: Tensor, scale: float) -> Tensor:
-    """Gaussian smoothing on a torus, over all but two axes; `scale` in cells."""
+def gaussian(values: Tensor, scale: float) -> Tensor:
+    """Gaussian smoothing on a torus.
+
+    Parameters
+    ----------
+    values
+        Shape ``(batch, channels, n, ...)``.
+    scale
+        Standard deviation, in cells.
+
+    Returns
+    -------
+    Tensor
+        The same shape.
+    """
     n_dim = values.ndim - 2
     sizes: Sequence[int] = values.shape[2:]
     axes = tuple(range(2, values.ndim))

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 _COLOURS = {
     "model": "#0072B2",
     "without critic": "#E69F00",
+    "without noise": "#56B4E9",
     "base": "#009E73",
     "2LPT": "#CC79A7",
     "lognormal": "#D55E00",

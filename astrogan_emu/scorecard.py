@@ -26,8 +26,6 @@ __all__ = [
     "Score",
     "by_method",
     "compare",
-    "response",
-    "scatter",
     "score",
 ]
 
@@ -384,53 +382,3 @@ def score(comparisons: Sequence[Comparison]) -> list[Score]:
         ratio = np.nanmean([c.ratio("cross") for c in comparisons], 0)
         add("M14 cross-power with matter", _worst(ratio[low]), 0.05)
     return result
-
-
-def scatter(comparisons: Sequence[Comparison]) -> dict[str, Array]:
-    """Scatter of the power at one point, between realisations.
-
-    Parameters
-    ----------
-    comparisons
-        Of the same method, field, redshift and parameters, with different phases.
-
-    Returns
-    -------
-    dict
-        ``k``; ``relative_made`` and ``relative_true``, standard deviation over mean of
-        the power; ``matrix_made`` and ``matrix_true``, correlation matrices of the
-        power up to half the Nyquist frequency; ``error``, the sampling error of the
-        ratio of the two standard deviations.
-    """
-    k = comparisons[0].k
-    low = k <= comparisons[0].nyquist / 2
-    made = np.array([c.values["power"][low] for c in comparisons])
-    true = np.array([c.truth["power"][low] for c in comparisons])
-    result = {"k": k[low]}
-    for name, power in (("made", made), ("true", true)):
-        result[f"relative_{name}"] = power.std(0, ddof=1) / power.mean(0)
-        result[f"matrix_{name}"] = np.corrcoef(power.T)
-    # Made and true share their phases, so this is an upper limit.
-    result["error"] = np.asarray(np.sqrt(1 / (len(made) - 1)))
-    return result
-
-
-def response(low: Comparison, high: Comparison) -> dict[str, Array]:
-    """Change of ln P between two simulations that differ in one parameter.
-
-    Parameters
-    ----------
-    low, high
-        Of the same method, field, redshift and phases.
-
-    Returns
-    -------
-    dict
-        ``k``, and ``made`` and ``true``, the differences of ln P.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "k": low.k,
-            "made": np.log(high.values["power"] / low.values["power"]),
-            "true": np.log(high.truth["power"] / low.truth["power"]),
-        }

@@ -28,8 +28,9 @@ from .checkpoints import BaseSettings, ModelCard, read_model, write_model
 from .conditioning import condition_length
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
-from .generators import FieldHead, GeneratorConfig
+from .generators import FieldHead, GeneratorConfig, gaussian
 from .losses import (
+    distribution_loss,
     gradient_penalty,
     paired_loss,
     relativistic_loss,
@@ -44,6 +45,10 @@ from .training_state import TrainingState
 __all__ = ["TrainingConfig", "train"]
 
 _LOG = logging.getLogger(__name__)
+
+# Of the fields whose distribution is compared beside that of cells, in cells: peaks and
+# voids.
+_SMOOTHINGS = (1.25, 2.5)
 
 
 def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
@@ -100,12 +105,23 @@ def _generator_losses(
         fields = state.generator(batch.base, batch.conditions, noise)
     fields = fields.float()
     latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
-    losses = dict.fromkeys(("cell", "power", "phase"), torch.zeros(()))
+    pairs = [(latent, wanted)]
+    # A smooth field is known from every other cell.
+    every = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
+    for scale in _SMOOTHINGS:
+        smooth, target = (
+            state.generator.to_latent(gaussian(f, scale)[every])
+            for f in (fields, batch.target)
+        )
+        pairs.append((smooth, target))
+    names = ("cell", "power", "phase", "distribution")
+    losses = dict.fromkeys(names, torch.zeros(()))
     for channel, head in enumerate(state.generator.config.heads):
         own = slice(channel, channel + 1)
         weight = 1.0 if head.conserved else config.free_weight
         power, phase = spectral_losses(fields[:, own], batch.target[:, own])
-        parts = {"power": power}
+        distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
+        parts = {"power": power, "distribution": torch.stack(distances).sum()}
         if batch.paired:
             cell = paired_loss(latent[:, own], wanted[:, own])
             parts |= {"cell": cell, "phase": phase}
@@ -178,6 +194,7 @@ def _step(
         config.cell_weight * losses["cell"]
         + config.power_weight * losses["power"]
         + config.phase_weight * losses["phase"]
+        + config.distribution_weight * losses["distribution"]
     )
     if state.step >= config.paired_steps:
         report |= _critic_step(state, batch, fields, config)

@@ -29,9 +29,10 @@ class TrainingConfig:
         Scale above which the base's density is kept [Mpc/h]; see `GeneratorConfig`.
     learning_rate, adversarial_rate, critic_rate
         Of the generator in either stage, and of the critic.
-    cell_weight, power_weight, phase_weight, adversarial_weight
-        Of the cell-by-cell loss, the power spectrum, the correlation coefficient and
-        the critic's verdict in the generator's loss.
+    cell_weight, power_weight, phase_weight, distribution_weight, adversarial_weight
+        Of the cell-by-cell loss, the power spectrum, the correlation coefficient, the
+        one-point distributions (of cells and of the smoothed field) and the critic's
+        verdict in the generator's loss.
     free_weight
         Of the fields that are not conserved beside those that are: sparse fields are
         further off, and would otherwise decide every step.
@@ -62,6 +63,7 @@ class TrainingConfig:
     cell_weight: float = 1.0
     power_weight: float = 5.0
     phase_weight: float = 4.0
+    distribution_weight: float = 2.0
     adversarial_weight: float = 0.05
     free_weight: float = 0.05
     penalty: float = 0.1

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +22,40 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._files import atomic_path
+from .checkpoints import read_model, write_model
 from .emulator import Emulator
-from .errors import DatasetError
+from .ensembles import (
+    REALISATIONS,
+    error_table,
+    response_scores,
+    responses,
+    scatter_scores,
+    scatters,
+)
+from .errors import CornerWarning, DatasetError
+from .expected_errors import at_edge
 from .field_specs import as_unit
 from .grids import GridSpec, paint
 from .halos import OccupationModel
 from .linear_theory import growth_factor
-from .parameters import ParameterSpace
 from .particle_mesh import evolve
 from .preparation import PreparationConfig
 from .preparation_plan import Plan, Row, plan_training_set
 from .report import write_report
-from .scorecard import (
-    Comparison,
-    Results,
-    Score,
-    by_method,
-    compare,
-    response,
-    scatter,
-    score,
-)
+from .scorecard import Comparison, Results, Score, by_method, compare, score
 from .snapshots import read_snapshot
 from .targets import TARGETS, GalaxyRecipe, linear_field_of, snapshot_fields
+from .training_checks import TrainingChecks
 
 __all__ = ["score_table", "validate"]
 
 Array = NDArray[np.float64]
 
-_EDGE = 0.1
-_REALISATIONS = 8
 _SLICES = 2
 _SLICE_DEPTH = 4  # cells
 
 MODEL, WITHOUT_CRITIC = "model", "without critic"
+WITHOUT_NOISE = "without noise"
 
 
 def _second_order(delta: Tensor, omega_m: float, box_size: float, z: float) -> Tensor:
@@ -115,8 +116,10 @@ def _chosen(plan: Plan, sets: Sequence[str] | None) -> dict[str, Sequence[Row]]:
 class _Follower:
     """Makes the fields of a run with every method."""
 
-    def __init__(self, emulators: Mapping[str, Emulator], seed: int) -> None:
-        self.emulators, self.seed = emulators, seed
+    def __init__(
+        self, emulators: Mapping[str, Emulator], seed: int, baselines: bool
+    ) -> None:
+        self.emulators, self.seed, self.baselines = emulators, seed, baselines
         emulator = emulators[MODEL]
         self.fields = tuple(name for name in emulator.fields if name in TARGETS)
         if "matter" not in self.fields:
@@ -163,14 +166,27 @@ class _Follower:
             made: dict[str, dict[str, Any]] = {}
             for method, emulator in self.emulators.items():
                 made[method] = self._emulated(emulator, delta, parameters, z, grid)
-            with torch.no_grad():
-                base = self.emulators[MODEL].base(delta, parameters, z, grid.box_size)
-                second = _second_order(delta, omega_m, grid.box_size, z)
-                lognormal = _lognormal(delta, omega_m, z)
-            made["base"] = {"matter": base.numpy()}
-            made["2LPT"] = {"matter": second.numpy()}
-            made["lognormal"] = {"matter": lognormal.numpy()}
+            if self.baselines:
+                made |= self._baselines(delta, parameters, z, grid)
             yield z, grid.box_size, truth, made
+
+    def _baselines(
+        self, delta: Tensor, parameters: Mapping[str, float], z: float, grid: GridSpec
+    ) -> dict[str, dict[str, Any]]:
+        """What a user could have instead, and the model with its noise switched off."""
+        emulator, omega_m = self.emulators[MODEL], parameters["omega_m"]
+        with torch.no_grad():
+            base = emulator.base(delta, dict(parameters), z, grid.box_size)
+            second = _second_order(delta, omega_m, grid.box_size, z)
+            lognormal = _lognormal(delta, omega_m, z)
+        return {
+            WITHOUT_NOISE: self._emulated(
+                emulator, delta, parameters, z, grid, stochastic=False
+            ),
+            "base": {"matter": base.numpy()},
+            "2LPT": {"matter": second.numpy()},
+            "lognormal": {"matter": lognormal.numpy()},
+        }
 
     def _emulated(
         self,
@@ -179,15 +195,21 @@ class _Follower:
         parameters: Mapping[str, float],
         z: float,
         grid: GridSpec,
+        *,
+        stochastic: bool = True,
     ) -> dict[str, Any]:
-        fields = emulator.emulate(
-            dict(parameters),
-            redshift=z,
-            fields=self.fields,
-            n_cells=grid.n_cells,
-            seed=self.seed,
-            initial_conditions=delta.numpy(),
-        )
+        with warnings.catch_warnings():
+            # Corners are what a validation is for.
+            warnings.simplefilter("ignore", CornerWarning)
+            fields = emulator.emulate(
+                dict(parameters),
+                redshift=z,
+                fields=self.fields,
+                n_cells=grid.n_cells,
+                seed=self.seed,
+                initial_conditions=delta.numpy(),
+                stochastic=stochastic,
+            )
         result = {}
         for name, field in fields.items():
             # Back to the unit of the simulation's field.
@@ -202,6 +224,9 @@ def validate(
     model: str | os.PathLike[str] = "nbody",
     without_critic: str | os.PathLike[str] | None = None,
     sets: Sequence[str] | None = None,
+    training_set: str | os.PathLike[str] | None = None,
+    baselines: bool = True,
+    write_card: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Results:
@@ -223,6 +248,17 @@ def validate(
         Sets of the suite to use; by default the runs that training sets of it keep for
         testing. Runs of one point with different seeds give the scatter, runs of one
         seed that differ in one parameter the response.
+    training_set
+        What the model was trained on: then parameters are read off its fields by a
+        regressor that knows simulations only, and likeness to training fields is
+        measured; see `training_checks`.
+    baselines
+        Show the model without its noise, its base alone, second-order Lagrangian
+        perturbation theory and a lognormal field beside it.
+    write_card
+        Keep the scores and the errors by scale in the model's card, from where they
+        reach the ``meta`` of the fields that it makes. `model` must be a file; it is
+        replaced.
     seed
         Of the generator's noise.
     progress
@@ -239,23 +275,30 @@ def validate(
         If the suite is not usable.
     DatasetError
         If it has no runs to test on or no initial conditions, its boxes do not fit the
-        model, or the model makes no matter.
+        model, the model makes no matter, or a card is to be written into a model that
+        is not a file of your own.
     ParameterRangeError
         If a run lies outside the model's range.
     """
+    if write_card and not Path(model).is_file():
+        raise DatasetError(
+            f"a card can only be written into a model file, and {model} is none; give "
+            "the path of a .safetensors file"
+        )
     plan = plan_training_set(suite)
     chosen = _chosen(plan, sets)
     emulators = {MODEL: Emulator.load(model)}
     if without_critic is not None:
         emulators[WITHOUT_CRITIC] = Emulator.load(without_critic)
-    follower = _Follower(emulators, seed)
+    follower = _Follower(emulators, seed, baselines)
+    checks = TrainingChecks(training_set, MODEL) if training_set else None
     space = emulators[MODEL].card.space
     comparisons: list[Comparison] = []
     slices: dict[tuple[str, float, str], dict[str, Array]] = {}
     side = 0.0
     for run in tqdm(chosen, desc="validate", unit="run", disable=not progress):
         parameters = plan.parameters(run)
-        edge = _is_edge(space, parameters)
+        edge = at_edge(space, parameters)
         for z, box_size, truth, made in follower.snapshots(chosen[run], parameters):
             comparisons += compare(
                 made,
@@ -266,6 +309,9 @@ def validate(
                 parameters=parameters,
                 edge=edge,
             )
+            if checks is not None:
+                own = made[MODEL]["matter"]
+                checks.add(run, z, truth["matter"], own, box_size)
             if len({name for name, *_ in slices} | {run}) <= _SLICES:
                 side = box_size
                 for name in truth:
@@ -277,22 +323,30 @@ def validate(
                     }
     groups = by_method(comparisons)
     scores = [each for group in groups.values() for each in score(group)]
-    scatters, responses = _scatters(groups), _responses(groups, chosen)
+    seeds = {run: own[0].get("seed") for run, own in chosen.items()}
+    found, changes = scatters(groups), responses(groups, seeds)
+    half = comparisons[0].nyquist / 2
+    for key, values in found.items():
+        scores += scatter_scores(key, values, len(groups[key]))
+    scores += [response_scores(*pair, half) for pair in changes.items()]
+    if checks is not None:
+        scores += checks.scores()
     missing = []
-    if not scatters:
+    if not found:
         missing.append(
-            f"M2, M3 scatter and correlation matrix: no point has {_REALISATIONS} runs"
+            f"M2, M3 scatter and correlation matrix: no point has {REALISATIONS} runs"
         )
-    if not responses:
+    if not changes:
         missing.append("M8 response: no runs of one seed differ in one parameter alone")
-    missing.append("M9 regressor, M11 and M12 diversity and memorisation")
+    if checks is None:
+        missing.append("M9 regressor, M11 and M12 likeness: no training set was given")
     results = Results(
         model=emulators[MODEL].identity,
         suite=f"{len(chosen)} runs of {Path(suite).absolute().name}",
         comparisons=comparisons,
         scores=scores,
-        scatters=scatters,
-        responses=responses,
+        scatters=found,
+        responses=changes,
         slices=slices,
         slice_side=side,
         missing=missing,
@@ -302,53 +356,31 @@ def validate(
     with atomic_path(folder / "scores.json") as partial:
         partial.write_text(json.dumps(_as_json(results), indent=1))
     write_report(folder / "report.html", results)
+    if write_card:
+        _write_card(Path(model), results)
     return results
 
 
-def _is_edge(space: ParameterSpace, parameters: Mapping[str, float]) -> bool:
-    unit = space.to_unit(np.array([parameters[name] for name in space.names]))
-    return bool((np.abs(unit - 0.5) > 0.5 - _EDGE).any())
+def _write_card(path: Path, results: Results) -> None:
+    """Scores and errors of the model into its file."""
+    model = read_model(path)
+    scores = {
+        f"{each.field}: {each.metric}, z = {each.redshift:g}": _short(each.value)
+        for each in results.scores
+        if each.method == MODEL
+    }
+    errors = error_table(results.comparisons, MODEL)
+    card = replace(
+        model.card,
+        scores={"suite": results.suite, **scores},
+        errors={"suite": results.suite, **errors},
+    )
+    write_model(path, model.generator, card)
 
 
-def _scatters(
-    groups: Mapping[Any, Sequence[Comparison]],
-) -> dict[tuple[str, str, float], Mapping[str, Array]]:
-    """Scatter at the point that has most realisations, if they are enough."""
-    result: dict[tuple[str, str, float], Mapping[str, Array]] = {}
-    for key, group in groups.items():
-        points = defaultdict(list)
-        for each in group:
-            points[tuple(each.parameters.values())].append(each)
-        largest = max(points.values(), key=len)
-        if len(largest) >= _REALISATIONS:
-            result[key] = scatter(largest)
-    return result
-
-
-def _responses(
-    groups: Mapping[Any, Sequence[Comparison]], rows: Mapping[str, Sequence[Row]]
-) -> dict[tuple[str, str, float, str], Mapping[str, Array]]:
-    """Response to each parameter in which two runs of one seed differ, widest pair."""
-    seeds = {run: own[0].get("seed") for run, own in rows.items()}
-    result: dict[tuple[str, str, float, str], Mapping[str, Array]] = {}
-    widths: dict[tuple[str, str, float, str], float] = {}
-    for key, group in groups.items():
-        for low in group:
-            for high in group:
-                if seeds[low.run] is None or seeds[low.run] != seeds[high.run]:
-                    continue
-                changes = {
-                    name: high.parameters[name] - value
-                    for name, value in low.parameters.items()
-                    if high.parameters[name] != value
-                }
-                if len(changes) != 1:
-                    continue
-                ((name, change),) = changes.items()
-                if change > widths.get((*key, name), 0.0):
-                    widths[(*key, name)] = change
-                    result[(*key, name)] = response(low, high)
-    return result
+def _short(value: float) -> float | None:
+    """Three digits, which JSON can hold."""
+    return float(f"{value:.3g}") if np.isfinite(value) else None
 
 
 def _as_json(results: Results) -> dict[str, Any]:

@@ -31,12 +31,12 @@ LAYERS = [
     *("conditioning", "networks", "generators", "losses"),
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),
     *("training_state", "training"),
-    *("_initial_conditions_input", "emulator", "differentiable"),
+    *("_initial_conditions_input", "expected_errors", "emulator", "differentiable"),
     *("catalogues", "lightcones"),
     *("torch_threads", "sample_plan", "batch"),
     *("control_variates", "sample_store", "generation"),
     *("yt_bridge", "yt_import", "field_description", "field_files"),
-    *("plotting", "scorecard", "report", "validation"),
+    *("plotting", "scorecard", "ensembles", "report", "training_checks", "validation"),
     *("cli", "__main__"),
 ]
 

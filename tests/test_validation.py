@@ -1,13 +1,23 @@
 """Validation: the scorecard tells right from wrong, and the report shows it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from astropy.table import vstack
 
+from astrogan_emu.checkpoints import model_path
+from astrogan_emu.emulator import Emulator
+from astrogan_emu.ensembles import (
+    error_table,
+    response,
+    response_scores,
+    scatter,
+    scatter_scores,
+)
 from astrogan_emu.errors import DatasetError
-from astrogan_emu.scorecard import compare, response, scatter, score
+from astrogan_emu.scorecard import compare, score
 from astrogan_emu.simulations import (
     SimulationConfig,
     design_at_point,
@@ -130,6 +140,57 @@ def test_response_is_the_difference_of_log_power():
     np.testing.assert_allclose(found["true"], found["made"])
 
 
+def test_scatter_has_bars():
+    """Fields of the same scatter pass; fields of one realisation have none."""
+    fields = [{"matter": lognormal(i, n=16)} for i in range(12)]
+    key = ("model", "matter", 0.0)
+    good, bad = (
+        {
+            each.metric: each
+            for each in scatter_scores(
+                key, scatter([compared(m, f)[0] for m, f in pairs]), 12
+            )
+        }
+        for pairs in (
+            [(f, f) for f in fields],
+            [(fields[0], f) for f in fields],
+        )
+    )
+    assert good["M2 scatter of power"].passed is True
+    assert good["M3 correlation of power"].passed is True
+    assert bad["M2 scatter of power"].value == pytest.approx(1)
+    assert bad["M2 scatter of power"].passed is False
+
+
+def test_a_response_that_is_too_weak_fails():
+    """Half the change of the simulation is an error of half of it."""
+    key = ("model", "matter", 0.0, "sigma_8")
+    true = np.array([0.1, -0.2, 0.4, 9.0])
+    k = np.array([0.1, 0.5, 1.0, 4.0])
+    for share, value in ((1.0, 0.0), (0.5, 0.5)):
+        changes = {"k": k, "made": share * true, "true": true}
+        found = response_scores(key, changes, 2.0)
+        assert found.value == pytest.approx(value)
+        assert found.passed is (share == 1.0)
+
+
+def test_errors_by_scale_are_those_of_the_fields():
+    """Contrast 5 % higher in one run and 5 % lower in another: no bias, 10 % error."""
+    truth = {"matter": lognormal(1)}
+    both = [
+        compared({"matter": 1 + f * (truth["matter"] - 1)}, truth, run=str(f))[0]
+        for f in (1.05, 0.95)
+    ]
+    table = error_table(both, "model")
+    interior = table["fields"]["matter"]["interior"]
+    assert interior["runs"] == 2
+    assert interior["redshifts"] == [0.0]
+    np.testing.assert_allclose(interior["power"][0], 0.1, atol=1e-3)
+    np.testing.assert_allclose(interior["power_bias"][0], 0.0025, atol=1e-4)
+    np.testing.assert_allclose(interior["correlation"][0], 1, atol=1e-4)
+    assert len(table["k"]) == len(interior["power"][0])
+
+
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     """Two toy runs of one point for testing, and a pair in each parameter."""
@@ -151,7 +212,7 @@ def test_the_shipped_model_is_held_to_simulations(suite, tmp_path):
     written = json.loads((tmp_path / "report" / "scores.json").read_text())
     assert written["model"] == results.model
     assert {each["method"] for each in written["scores"]} == {
-        *("model", "base", "2LPT", "lognormal")
+        *("model", "without noise", "base", "2LPT", "lognormal")
     }
     assert {each["redshift"] for each in written["scores"]} == {0.0, 1.0}
     page = (tmp_path / "report" / "report.html").read_text()
@@ -176,6 +237,28 @@ def test_pairs_give_the_response(suite, tmp_path):
     values = results.responses["base", "matter", 1.0, "omega_m"]
     # The base of the same phases responds much as the simulation does.
     assert np.corrcoef(values["made"][:4], values["true"][:4])[0, 1] > 0.5
+
+
+def test_a_card_keeps_what_was_measured(suite, tmp_path):
+    """Fields of the model then say what they are expected to be off by."""
+    path = tmp_path / "own.safetensors"
+    shutil.copy(model_path("nbody"), path)
+    results = validate(
+        *(suite, tmp_path / "report"),
+        model=path,
+        baselines=False,
+        write_card=True,
+        progress=False,
+    )
+    assert {each.method for each in results.scores} == {"model"}
+    field = Emulator.load(path).emulate(POINT, n_cells=16, seed=1, redshift=0.5)
+    expected = field["matter"].meta["expected_error"]
+    assert expected["region"] == "interior"
+    assert expected["runs"] == 2
+    assert len(expected["power"]) == len(expected["k"])
+    assert field["matter"].smooth(2.0).meta["expected_error"] == expected
+    with pytest.raises(DatasetError, match="only be written into a model file"):
+        validate(suite, tmp_path, model="nbody", write_card=True, progress=False)
 
 
 def test_a_set_that_is_not_there_is_named(suite, tmp_path):

@@ -1,0 +1,100 @@
+"""Steps of training, and how much of one is waiting for data."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from astrogan_emu.batches import draw_batch
+from astrogan_emu.dataset import RunSamples, TrainingSet, write_training_set
+from astrogan_emu.parameters import Parameter, ParameterSpace
+from astrogan_emu.training import _shapes, _step
+from astrogan_emu.training_config import TrainingConfig
+from astrogan_emu.training_data import Description
+from astrogan_emu.training_state import TrainingState
+from benchmarks.machine import flops, shortest
+
+__all__ = ["training"]
+
+RANGES = {
+    "omega_m": (0.1, 0.5),
+    "omega_b": (0.03, 0.07),
+    "h": (0.5, 0.9),
+    "n_s": (0.8, 1.2),
+    "sigma_8": (0.6, 1.0),
+}
+
+
+def training(rate, n_cells=64, steps=6):
+    """Seconds of a step without and with the critic, and their parts.
+
+    Parameters
+    ----------
+    rate
+        Of the generator's convolutions on this machine [flop/s].
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = _set(Path(folder) / "train.h5", n_cells)
+        config = TrainingConfig(paired_steps=1000, adversarial_steps=1000)
+        with TrainingSet.open(path, verify=False) as data:
+            indices = data.indices("train")
+            state = TrainingState(config, _shapes(data, config))
+
+            def batch():
+                return draw_batch(data, indices, (0, state.step, 0), 1, state.device)
+
+            loading = shortest(batch, 5)
+            result = {"loading_s": loading}
+            # Of the critic, work is counted in a step without gradient penalty.
+            for name, first in (("paired", 1), ("with_critic", 1001)):
+                state.step = first
+                ready = batch()
+
+                def step(ready=ready):
+                    _step(state, ready, config, 0)
+
+                work = flops(step)
+                seconds = _mean(step, steps)
+                result |= {
+                    f"{name}_s": seconds,
+                    f"{name}_gflop": work / 1e9,
+                    f"{name}_share_of_convolution_rate": work / rate / seconds,
+                    f"{name}_share_of_loading": loading / (seconds + loading),
+                }
+    return result
+
+
+def _mean(function, repeats):
+    function()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / repeats
+
+
+def _set(path, n_cells):
+    """A training set of random fields of the default model's shape."""
+    space = ParameterSpace([Parameter(n, *both) for n, both in RANGES.items()])
+    description = Description(
+        ("matter", "galaxies"),
+        {"matter": "", "galaxies": "littleh3 / Mpc3"},
+        space,
+        n_cells,
+        50.0 / 64,
+        {"n_steps": 10, "mesh_factor": 1, "start_redshift": 9.0},
+    )
+    random = np.random.default_rng(1)
+    runs = []
+    for i in range(4):
+        base = random.lognormal(size=(1, 1, *(n_cells,) * 3)).astype(np.float32)
+        target = np.concatenate([base, 0.01 * base**2], axis=1)
+        point = space.from_unit(random.random(5))
+        runs.append(RunSamples(f"{i}", "train", point, np.zeros(1), target, base))
+    write_training_set(path, description, runs)
+    return path
+
+
+if __name__ == "__main__":
+    print(training(float("nan")), torch.get_num_threads())
