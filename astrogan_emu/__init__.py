@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .batch import emulate_batch as emulate_batch
     from .catalogues import sample_galaxies as sample_galaxies
     from .control_variates import carpool as carpool
+    from .differentiable import differentiable_fields as differentiable_fields
     from .emulator import Emulator as Emulator
     from .emulator import emulate_galaxy_field as emulate_galaxy_field
     from .errors import AstroganError as AstroganError
@@ -55,6 +56,7 @@ _HOME = {
     "TrainingConfig": "training",
     "camels_suite": "suites",
     "carpool": "control_variates",
+    "differentiable_fields": "differentiable",
     "emulate_batch": "batch",
     "emulate_galaxy_field": "emulator",
     "generate": "generation",

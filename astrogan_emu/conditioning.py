@@ -8,6 +8,8 @@ Of a parameter that a suite holds fixed a network can learn nothing, so it is no
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -44,7 +46,7 @@ def condition_length(space: ParameterSpace) -> int:
 
 
 def conditions(
-    space: ParameterSpace, parameters: ArrayLike, redshift: ArrayLike
+    space: ParameterSpace, parameters: ArrayLike | Tensor, redshift: ArrayLike
 ) -> Tensor:
     """Features of order one for each sample.
 
@@ -53,7 +55,8 @@ def conditions(
     space
         Names, order and ranges of the parameters.
     parameters
-        In the order of `space`, shape ``(batch, n_parameters)``.
+        In the order of `space`, shape ``(batch, n_parameters)``; a tensor keeps its
+        gradients.
     redshift
         Shape ``(batch,)``.
 
@@ -62,12 +65,14 @@ def conditions(
     Tensor
         Float32, shape ``(batch, condition_length(space))``.
     """
-    values = np.atleast_2d(np.asarray(parameters, dtype=float))
+    values = torch.atleast_2d(torch.as_tensor(parameters, dtype=torch.float64))
     a = 1 / (1 + torch.as_tensor(np.atleast_1d(redshift), dtype=torch.float64))
-    varied = space.high > space.low
-    unit = 2 * space.to_unit(values)[:, varied] - 1
-    features = [torch.as_tensor(unit), 2 * a[:, None] - 1]
-    columns = dict(zip(space.names, torch.as_tensor(values).unbind(1), strict=True))
+    unit = torch.as_tensor(space.to_unit(values.detach().numpy()))
+    if values.requires_grad:
+        unit = _with_gradient(unit, values, space)
+    varied = torch.as_tensor(space.high > space.low)
+    features = [2 * unit[:, varied] - 1, 2 * a[:, None] - 1]
+    columns = dict(zip(space.names, values.unbind(1), strict=True))
     # Without a varying omega_m its growth is that of a standard universe.
     omega_m = columns.get("omega_m", torch.full_like(a, 0.3))
     if "omega_m" in columns:
@@ -77,3 +82,18 @@ def conditions(
         amplitude = columns["sigma_8"] * growth_factor(a, omega_m)
         features.append(torch.log(amplitude)[:, None] + 0.7)
     return torch.cat(features, 1).float()
+
+
+def _with_gradient(unit: Tensor, values: Tensor, space: ParameterSpace) -> Tensor:
+    """The same numbers, with the slopes of `ParameterSpace.to_unit`."""
+    slopes = []
+    for parameter, value in zip(
+        space.parameters, values.detach().unbind(1), strict=True
+    ):
+        if parameter.high == parameter.low:
+            slopes.append(torch.zeros_like(value))
+        elif parameter.log:
+            slopes.append(1 / (value * math.log(parameter.high / parameter.low)))
+        else:
+            slopes.append(torch.full_like(value, 1 / (parameter.high - parameter.low)))
+    return unit + torch.stack(slopes, 1) * (values - values.detach())

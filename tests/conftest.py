@@ -17,7 +17,8 @@ def _few_threads() -> None:
     # Imported here, so that test modules without torch start at once.
     import torch
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    threads = os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))
+    torch.set_num_threads(int(threads))
 
 
 @pytest.fixture(scope="session")

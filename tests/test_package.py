@@ -32,7 +32,7 @@ LAYERS = [
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),
     *("training_state", "warm_start", "training"),
     *("derived_fields", "expected_errors"),
-    *("_initial_conditions_input", "_model_input", "emulator"),
+    *("_initial_conditions_input", "_model_input", "emulator", "differentiable"),
     *("catalogues", "lightcones"),
     *("torch_threads", "sample_plan", "batch"),
     *("control_variates", "sample_store", "generation"),
