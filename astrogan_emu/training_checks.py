@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .dataset import TrainingSet
 from .errors import DatasetError
+from .morphology import gaussian_smooth
 from .scorecard import Score
 from .similarity import diversity, nearest_neighbour_distance
 from .statistics import power_spectrum
@@ -27,6 +28,8 @@ __all__ = ["ParameterRegressor", "TrainingChecks", "summary"]
 Array = NDArray[np.float64]
 
 _LEVELS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
+# The emptiest cells of a simulation hold less than a particle.
+_SMOOTHING = 1.0  # Mpc/h
 _BANDS = 10
 _RIDGES = np.geomspace(1e-3, 1e3, 25)
 # Of the parameters, those that one box of tens of Mpc/h can tell.
@@ -50,7 +53,7 @@ def summary(field: Array, box_size: float) -> Array:
     -------
     ndarray
         ln P in bands up to half the Nyquist frequency, and logarithms of quantiles of
-        the density.
+        the density smoothed with a Gaussian of 1 Mpc/h.
     """
     measured = power_spectrum(field, box_size=box_size, relative=False)
     k, power = np.asarray(measured.k), np.asarray(measured.power)
@@ -58,7 +61,8 @@ def summary(field: Array, box_size: float) -> Array:
     edges = np.geomspace(k[0] * 0.99, half, _BANDS + 1)
     bands = [power[(k > a) & (k <= b)] for a, b in itertools.pairwise(edges)]
     ln_power = [np.log(band.mean()) for band in bands if len(band)]
-    quantiles = np.log(np.maximum(np.quantile(field, _LEVELS), 0.01))
+    smooth = np.asarray(gaussian_smooth(field, _SMOOTHING, box_size=box_size))
+    quantiles = np.log(np.maximum(np.quantile(smooth, _LEVELS), 0.01))
     return np.concatenate([ln_power, quantiles])
 
 
