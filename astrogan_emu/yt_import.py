@@ -140,13 +140,13 @@ class _Source:
                 f"from_yt needs a yt dataset, got {type(ds).__name__}; open the file "
                 "with yt.load first"
             )
+        refuse_misread(ds)
         _ = ds.index  # reading it is what makes yt find the fields
         if field not in ds.field_info:
             raise UnknownFieldError(
                 f"{ds} has no field {field}; ds.field_list and ds.derived_field_list "
                 "show what it has"
             )
-        refuse_misread(ds)
         self._ds = ds
         self._field = field
         self._scheme = scheme
