@@ -150,7 +150,7 @@ def spectral_losses(fields: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     -------
     power
         Mean over samples, channels and shells up to three quarters of the Nyquist
-        frequency of ln(1 + |x|) with x = ln(P / P_target), with weights falling as
+        frequency of ln(1 + abs(x)) with x = ln(P / P_target), with weights falling as
         k^(-1/2).
     decorrelation
         Mean of 1 - r(k), likewise, up to the Nyquist frequency.

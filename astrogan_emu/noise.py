@@ -105,7 +105,7 @@ def white_noise_modes(
     -------
     Tensor
         Complex, shape ``(n_cells, n_cells, n_cells // 2 + 1)``, laid out as by
-        `torch.fft.rfftn`; each has <|g|^2> = 1 and the Hermitian symmetry of a real
+        `torch.fft.rfftn`; each has ``<|g|^2>`` = 1 and the Hermitian symmetry of a real
         field. A mode below both Nyquist frequencies is identical at any `n_cells`.
     """
     full = torch.arange(n_cells, device=device)

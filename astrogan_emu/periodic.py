@@ -178,7 +178,7 @@ def _to_tensor(values: Any) -> Tensor:
 
 
 def squared_wavenumbers(n_cells: int, n_dim: int, device: torch.device) -> Tensor:
-    """|k|^2 of the half-space modes in squared units of the fundamental.
+    """k^2 of the half-space modes in squared units of the fundamental.
 
     Returns
     -------

@@ -13,7 +13,7 @@ redshift            redshift of the snapshot
 file                the snapshot, relative to the folder of the table
 initial_conditions  snapshot of the run's initial conditions, or empty
 omega_m to sigma_8  the cosmological parameters of the run, all five
-a_...               astrophysical parameters
+``a_...``           astrophysical parameters
 others              kept as they are (seed, box_size, ...)
 ==================  ==========================================================
 """

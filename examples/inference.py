@@ -20,6 +20,7 @@ instead of a simulation made here.
 import math
 import os
 import sys
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,6 +30,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from astrogan_emu import Emulator, differentiable_fields
 from astrogan_emu.dataset import TrainingSet
+from astrogan_emu.errors import CornerWarning
 from astrogan_emu.grids import paint
 from astrogan_emu.initial_conditions import linear_field
 from astrogan_emu.particle_mesh import evolve
@@ -91,9 +93,11 @@ observed, truths = held_out(sys.argv[1]) if len(sys.argv) > 1 else simulated()
 # %%
 # Emulated universes
 # ------------------
-# The design fills the whole trained range; each universe has its own phases. The last
-# fifth is kept for the calibration test.
+# The design fills the whole trained range, corners included, where the emulator warns
+# that it is less accurate; each universe has its own phases. The last fifth is kept for
+# the calibration test.
 
+warnings.simplefilter("ignore", CornerWarning)
 design = space.sobol(n_emulated, seed=1)
 parameters = torch.as_tensor(
     space.to_unit(np.stack([design[n] for n in space.names], 1))
@@ -207,10 +211,10 @@ for name, each in zip(sought, coverage, strict=True):
 # %%
 # Gradients through the emulator
 # ------------------------------
-# The mean of the emulated summary over a pair of seeds, and its slopes, in the parameters;
-# the scatter of one universe around it is that of the residuals of the nearest emulated
-# universes. Gauss-Newton steps then find the best fit, and its errors. To hold the
-# noise of the mean down, they have fixed amplitudes, and come in pairs of opposite phases.
+# The mean of the emulated summary over a few seeds, and its slopes, in the parameters;
+# the scatter of one universe around it is that of the emulated universes around a fit.
+# Gauss-Newton steps then find the best parameters, and their errors. To hold the noise
+# of the mean down, its seeds have fixed amplitudes, in pairs of opposite phases.
 
 n_pairs = 1
 

@@ -1,50 +1,51 @@
 """The examples run as a reader would run them, in a small box."""
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 from astropy.io import fits
 from astropy.table import QTable
 
-import astrogan_emu
 from astrogan_emu import GalaxyField
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Run one example in an empty folder, and give what it printed."""
+def run(tmp_path, monkeypatch, capfd):
+    """Run one example in an empty folder, and give what it printed.
+
+    In this process, as importing torch and yt again takes longer than the examples.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASTROGAN_EXAMPLE_CELLS", "16")
+    backend = matplotlib.get_backend()
+    matplotlib.use("agg")
 
     def call(name):
-        environment = os.environ | {
-            "ASTROGAN_EXAMPLE_CELLS": "16",
-            "MPLBACKEND": "agg",
-            "PYTHONPATH": str(Path(astrogan_emu.__file__).parents[1]),
-        }
-        done = subprocess.run(
-            [sys.executable, EXAMPLES / name],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        monkeypatch.setattr(sys, "argv", [name])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capfd.readouterr().out
 
-    return call
+    yield call
+    plt.close("all")
+    matplotlib.use(backend)
+
+
+def pictures(folder, *names):
+    """Whether these pictures are there, and not empty."""
+    return all((folder / f"{name}.png").stat().st_size > 5000 for name in names)
 
 
 def test_parameters_to_catalogue(run, tmp_path):
     """Every step leaves what it promises: pictures, a field and a catalogue."""
     said = run("parameters_to_catalogue.py")
     assert "<GalaxyField 'matter', shape (16, 16, 16)" in said
-    for name in ("matter.png", "correlation.png"):
-        assert (tmp_path / name).stat().st_size > 5000
+    assert pictures(tmp_path, "matter", "correlation")
     field = GalaxyField.read(tmp_path / "galaxies.fits")
     with fits.open(tmp_path / "galaxies.fits") as hdus:
         hdus.verify("exception")
@@ -53,3 +54,51 @@ def test_parameters_to_catalogue(run, tmp_path):
     assert set(catalogue.colnames) >= {"x", "v_x", "s_x"}
     assert catalogue.meta["SEED"] == field.seed == 1
     assert catalogue.meta["SIGMA_8"] == field.parameters["sigma_8"]
+
+
+def test_one_field(run, tmp_path):
+    """A field and its picture."""
+    assert "<GalaxyField 'matter', shape (16, 16, 16)" in run("one_field.py")
+    assert pictures(tmp_path, "one_field")
+
+
+def test_yt_pictures(run, tmp_path):
+    """Three kinds of plots of one file."""
+    assert "at redshift 1.0" in run("yt_pictures.py")
+    assert pictures(tmp_path, "slice", "projection", "phase")
+
+
+def test_thousand_fields(run, tmp_path):
+    """Spectra of all samples; large scales scatter by more than small ones."""
+    lines = [line for line in run("thousand_fields.py").splitlines() if "k = " in line]
+    scatter = [float(line.split("scatter ")[1].split(",")[0]) for line in lines]
+    assert scatter[0] > scatter[-1] > 0
+    assert pictures(tmp_path, "covariance")
+
+
+def test_inference(run, tmp_path):
+    """The truth is within four standard deviations of either way to find it."""
+    lines = [line for line in run("inference.py").splitlines() if " = " in line]
+    assert len(lines) == 4
+    for line in lines:
+        truth = float(line.split(" = ")[1].split(",")[0])
+        found, error = line.split()[-3], line.split()[-1]
+        assert abs(float(found) - truth) < 4 * float(error)
+    assert pictures(tmp_path, "inference")
+
+
+def test_train_on_toy_boxes(run, tmp_path):
+    """Suite, training set and model are there, and the model emulates."""
+    said = run("train_on_toy_boxes.py")
+    assert "<Emulator toy: matter" in said
+    assert (tmp_path / "toy/run/model.safetensors").is_file()
+    assert pictures(tmp_path, "toy")
+
+
+def test_lightcone(run, tmp_path):
+    """A catalogue on the sky, in redshift."""
+    run("lightcone.py")
+    catalogue = QTable.read(tmp_path / "lightcone.fits")
+    assert len(catalogue) > 0
+    assert catalogue["z_cosmological"].max() <= 0.02
+    assert pictures(tmp_path, "lightcone")
