@@ -71,11 +71,11 @@ class TrainingConfig:
     adversarial_rate: float = 4e-4
     critic_rate: float = 1e-3
     cell_weight: float = 1.0
-    power_weight: float = 5.0
+    power_weight: float = 8.0
     phase_weight: float = 4.0
     distribution_weight: float = 2.0
     adversarial_weight: float = 0.05
-    free_weight: float = 0.05
+    free_weight: float = 0.3
     field_weights: Mapping[str, float] = field(default_factory=dict)
     cross_weight: float = 0.0
     condition_noise: float = 0.0
