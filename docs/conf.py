@@ -34,6 +34,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "**.inc.md", "scorecard-*.txt"]
+templates_path = ["_templates"]
 default_role = "py:obj"
 nitpicky = False
 
@@ -123,7 +124,12 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_nav_level": 2,
     "header_links_before_dropdown": 6,
-    "secondary_sidebar_items": ["page-toc"],
+    # Pages with wide tables need the room.
+    "secondary_sidebar_items": {
+        "**": ["page-toc"],
+        "accuracy": [],
+        "default-model": [],
+    },
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",
