@@ -36,7 +36,7 @@ __all__ = ["Learned", "detect_companions", "learn"]
 
 Scorer = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float64]]
 SCORES = ("cnn", "critic", "snr")
-_TEMPLATES = 240
+_TEMPLATES = 200
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,10 @@ class DetectorConfig:
     """
 
     steps: int = 500
-    batch: int = 96
+    batch: int = 64
     faintest: float = 0.5
     brightest: float = 6.0
-    width: int = 24
+    width: int = 16
     learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:

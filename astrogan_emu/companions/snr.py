@@ -148,8 +148,7 @@ def snr_at(
     count = int(n_apertures(radius, sequence.fwhm))
     around_x, around_y = _circle(sequence, x, y, count)
     # A grid in the aperture that is fine enough for what the frames resolve.
-    step = sequence.fwhm / 6
-    offset = np.arange(-2.5, 3) * step
+    offset = np.arange(-1.5, 2) * sequence.fwhm / 4
     dx, dy = (part.ravel() for part in np.meshgrid(offset, offset))
     inside = np.hypot(dx, dy) <= sequence.fwhm / 2
     ring = float(pca.ring_radii[pca.ring_of(radius)])

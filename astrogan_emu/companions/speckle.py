@@ -150,16 +150,16 @@ class SpeckleGANConfig:
         Decay of the average of weights that becomes the generator.
     """
 
-    steps: int = 500
-    batch: int = 64
-    widths: tuple[int, ...] = (32, 48)
-    critic_widths: tuple[int, ...] = (32, 48)
-    learning_rate: float = 5e-4
-    critic_rate: float = 1e-3
+    steps: int = 150
+    batch: int = 48
+    widths: tuple[int, ...] = (16, 24)
+    critic_widths: tuple[int, ...] = (16, 24)
+    learning_rate: float = 2e-3
+    critic_rate: float = 2e-3
     penalty: float = 0.1
     penalty_every: int = 4
     moment_weight: float = 1.0
-    ema: float = 0.98
+    ema: float = 0.96
 
     def __post_init__(self) -> None:
         if min(self.steps, self.penalty_every) < 1 or self.batch < 2:
@@ -394,6 +394,7 @@ def noise_pool(
     *,
     seed: int,
     config: SpeckleGANConfig | None = None,
+    trained: SpeckleGAN | None = None,
     strict: bool = True,
 ) -> Speckles:
     """Patches of noise for a detector to learn from.
@@ -409,6 +410,8 @@ def noise_pool(
         Of everything random.
     config
         Of the GAN.
+    trained
+        A GAN to use; one is trained on the patches if not given.
     strict
         Refuse a GAN whose samples do not pass `check_speckles`.
 
@@ -422,9 +425,11 @@ def noise_pool(
     if kind == "real":
         return speckles
     rng = np.random.default_rng((seed, 3))
-    model: GaussianSpeckle | SpeckleGAN = GaussianSpeckle.fit(speckles)
-    if kind != "gaussian":
-        model = SpeckleGAN.fit(speckles, seed=seed, config=config, gaussian=model)
+    model: GaussianSpeckle | SpeckleGAN
+    if kind == "gaussian":
+        model = GaussianSpeckle.fit(speckles)
+    else:
+        model = trained or SpeckleGAN.fit(speckles, seed=seed, config=config)
         checks = check_speckles(speckles, model.sample(speckles.conditions, rng))
         if strict and not checks.pop("passed"):
             said = ", ".join(f"{k} {a:.2g} of {b:g}" for k, (a, b) in checks.items())
