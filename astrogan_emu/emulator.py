@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -20,26 +19,19 @@ from astropy.table import QTable
 from torch import Tensor
 
 from ._initial_conditions_input import given_linear_field
+from .box_memory import MemoryPlan, memory_limit, plan_memory
 from .checkpoints import Model, ModelCard, load_model
-from .conditioning import conditions
-from .errors import (
-    ExtrapolationWarning,
-    GridError,
-    ParameterError,
-    ParameterRangeError,
-    UnknownFieldError,
-)
+from .errors import GridError
 from .fields import FIELDS, GalaxyField
+from .generated_fields import generated_fields
 from .grids import GridSpec
 from .initial_conditions import linear_field
-from .noise import cell_noise, whole_seed
+from .model_requests import fields_of, parameters_of, redshift_of
+from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import matter_density, velocity_field
 
 __all__ = ["Emulator", "emulate_galaxy_field"]
-
-# The generator's noise must not be that of the initial conditions.
-_NOISE_STREAM = 100
 
 InitialConditions = Any
 
@@ -117,6 +109,7 @@ class Emulator:
         extrapolate: bool = False,
         fixed: bool = False,
         paired: bool = False,
+        max_memory: float | None = None,
         **keywords: Any,
     ) -> dict[str, GalaxyField]:
         """Fields of one realisation.
@@ -145,6 +138,9 @@ class Emulator:
             Go beyond the trained range with a warning.
         fixed, paired
             As for `linear_field`.
+        max_memory
+            Most memory to use [GB]; what is free if not given. The less there is, the
+            more of the network's work is done twice.
         **keywords
             Parameters by name, such as ``sigma_8=0.8``.
 
@@ -161,14 +157,15 @@ class Emulator:
             If the model does not make a field.
         GridError
             If `n_cells` or the initial conditions do not fit.
+        NotEnoughMemoryError
+            If the box does not fit into memory; see `memory_plan`.
         """
-        values = self._parameters(params, keywords, extrapolate)
-        z = self._redshift(redshift, extrapolate)
-        names = self._fields(fields)
-        self._model.generator.check_size(int(n_cells))
-        grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
+        values = parameters_of(self.card, params, keywords, extrapolate=extrapolate)
+        z = redshift_of(self.card, redshift, extrapolate=extrapolate)
+        names = fields_of(self.card, self.fields, fields)
+        grid = self.grid(n_cells)
         seed = secrets.randbits(32) if seed is None else whole_seed(seed)
-        return self._realisation(
+        return self.realisation(
             values,
             z,
             names,
@@ -178,9 +175,10 @@ class Emulator:
             stochastic=stochastic,
             fixed=fixed,
             paired=paired,
+            max_memory=max_memory,
         )
 
-    def _realisation(
+    def realisation(
         self,
         values: dict[str, float],
         z: float,
@@ -192,13 +190,22 @@ class Emulator:
         stochastic: bool = True,
         fixed: bool = False,
         paired: bool = False,
+        max_memory: float | None = None,
     ) -> dict[str, GalaxyField]:
         """What `emulate` does after its checks, so that a batch is checked once."""
+        plan = self.memory_plan(grid.n_cells, max_memory)
         with torch.no_grad():
-            delta = self._linear(
-                initial_conditions, values, grid, seed, fixed=fixed, paired=paired
+            base = self.base(
+                self.linear_field(
+                    initial_conditions, values, grid, seed, fixed=fixed, paired=paired
+                ),
+                {name: values[name] for name in COSMOLOGICAL},
+                z,
+                grid.box_size,
             )
-            made = self._generate(delta, values, z, grid, seed, stochastic)
+            made = generated_fields(
+                self._model, base, values, z, seed, plan.tiling, noisy=stochastic
+            )
         result = {}
         for name in names:
             own = self.card.units[name]
@@ -254,13 +261,12 @@ class Emulator:
         ParameterError, GridError
             As for `emulate`.
         """
-        values = self._parameters(params, keywords, extrapolate)
-        z = self._redshift(redshift, extrapolate)
-        self._model.generator.check_size(int(n_cells))
-        grid = GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
+        values = parameters_of(self.card, params, keywords, extrapolate=extrapolate)
+        z = redshift_of(self.card, redshift, extrapolate=extrapolate)
+        grid = self.grid(n_cells)
         given = initial_conditions
         with torch.no_grad():
-            delta = self._linear(
+            delta = self.linear_field(
                 given, values, grid, whole_seed(seed), fixed=fixed, paired=paired
             )
             flow = velocity_field(
@@ -362,46 +368,71 @@ class Emulator:
             "start_redshift": settings.start_redshift,
         }
 
-    def _generate(
-        self,
-        delta: Tensor,
-        values: dict[str, float],
-        redshift: float,
-        grid: GridSpec,
-        seed: int,
-        stochastic: bool,
-    ) -> Tensor:
-        generator = self._model.generator
-        base = self.base(
-            delta, {k: values[k] for k in COSMOLOGICAL}, redshift, grid.box_size
-        )
-        vector = self.card.space.vector({n: values[n] for n in self.card.space.names})
-        told = conditions(self.card.space, vector[None], redshift).to(base.device)
-        noise = None
-        if stochastic:
-            noise = [
-                cell_noise(
-                    seed,
-                    _NOISE_STREAM + i,
-                    grid.n_cells >> level,
-                    n_dim=base.ndim,
-                    device=base.device,
-                )[None, None]
-                for i, level in enumerate(generator.network.noise_levels)
-            ]
-        fields: Tensor = generator(base[None, None], told, noise)[0]
-        return fields
+    def memory_plan(self, n_cells: int, max_memory: float | None = None) -> MemoryPlan:
+        """How much memory a box needs, before it is made.
 
-    def _linear(
+        Parameters
+        ----------
+        n_cells, max_memory
+            As for `emulate`.
+
+        Returns
+        -------
+        MemoryPlan
+            Printed, it says what is needed and what is available.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            If the box does not fit.
+        """
+        device = next(self._model.generator.parameters()).device
+        return plan_memory(
+            n_cells,
+            self._model.generator.config.network,
+            mesh_factor=self.card.base.mesh_factor,
+            available=memory_limit(max_memory, device),
+        )
+
+    def grid(self, n_cells: int) -> GridSpec:
+        """The box of a number of cells per side.
+
+        Raises
+        ------
+        GridError
+            If the model cannot make it.
+        """
+        self._model.generator.check_size(int(n_cells))
+        return GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
+
+    def linear_field(
         self,
         given: InitialConditions | None,
         values: dict[str, float],
         grid: GridSpec,
         seed: int,
         *,
-        fixed: bool,
-        paired: bool,
+        fixed: bool = False,
+        paired: bool = False,
     ) -> Tensor:
+        """Linear overdensity at redshift 0, given in any form or drawn.
+
+        Parameters
+        ----------
+        given
+            As ``initial_conditions`` of `emulate`.
+        values
+            Of the parameters.
+        grid
+            From `grid`.
+        seed, fixed, paired
+            As for `initial_conditions.linear_field`.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(n, n, n)``, on the model's device.
+        """
         device = next(self._model.generator.parameters()).device
         if given is None:
             return linear_field(
@@ -414,41 +445,6 @@ class Emulator:
                 device=device,
             )
         return given_linear_field(given, values, grid).to(device)
-
-    def _parameters(
-        self, params: ParameterInput | None, keywords: dict[str, Any], extrapolate: bool
-    ) -> dict[str, float]:
-        space = self.card.space
-        names = tuple(dict.fromkeys((*COSMOLOGICAL, *space.names)))
-        values = as_parameters(params, names=names, defaults=space.defaults, **keywords)
-        space.check([values[name] for name in space.names], extrapolate=extrapolate)
-        return {name: values[name] for name in names}
-
-    def _redshift(self, redshift: Any, extrapolate: bool) -> float:
-        z = float(u.Quantity(redshift).to_value(u.dimensionless_unscaled))
-        low, high = self.card.redshifts
-        if not np.isfinite(z) or z <= -1:
-            raise ParameterError(f"redshift must be a number above -1, got {z}")
-        if not low <= z <= high:
-            said = f"redshift = {z:g} is outside the trained range [{low:g}, {high:g}]"
-            if not extrapolate:
-                raise ParameterRangeError(
-                    f"{said}; pass extrapolate=True to emulate anyway"
-                )
-            warnings.warn(said, ExtrapolationWarning, stacklevel=3)
-        return z
-
-    def _fields(self, fields: Sequence[str] | None) -> tuple[str, ...]:
-        names = self.fields if fields is None else tuple(fields)
-        if isinstance(fields, str):
-            names = (fields,)
-        for name in names:
-            if name not in self.fields:
-                raise UnknownFieldError(
-                    f"model {self.card.name} does not make {name!r}; it makes "
-                    f"{', '.join(self.fields)}"
-                )
-        return names
 
 
 def emulate_galaxy_field(

@@ -1,8 +1,8 @@
 """The exceptions and warnings of the package; nothing here checks anything.
 
 Catch `AstroganError` for anything the package refuses, or the natural builtin
-(`ValueError`, `LookupError`, `OSError`, `RuntimeError`, `ImportError`) that each
-leaf inherits as well::
+(`ValueError`, `LookupError`, `OSError`, `RuntimeError`, `MemoryError`, `ImportError`)
+that each leaf inherits as well::
 
     AstroganError (Exception)
     ├── ParameterError (ValueError)
@@ -19,6 +19,7 @@ leaf inherits as well::
     │   ├── DatasetError
     │   ├── CheckpointError
     │   └── FieldFileError
+    ├── NotEnoughMemoryError (MemoryError)
     ├── SimulationError (RuntimeError)
     ├── BatchError (RuntimeError)
     ├── TrainingError (RuntimeError)
@@ -41,6 +42,7 @@ __all__ = [
     "GridError",
     "MissingDependencyError",
     "MissingParameterError",
+    "NotEnoughMemoryError",
     "ParameterError",
     "ParameterRangeError",
     "SimulationError",
@@ -113,6 +115,10 @@ class CheckpointError(FileError):
 
 class FieldFileError(FileError):
     """A file of emulated fields that is damaged or of another kind."""
+
+
+class NotEnoughMemoryError(AstroganError, MemoryError):
+    """A box that does not fit into the memory that there is."""
 
 
 class SimulationError(AstroganError, RuntimeError):

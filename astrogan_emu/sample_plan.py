@@ -32,6 +32,7 @@ from .errors import (
 )
 from .field_specs import FIELDS
 from .grids import GridSpec
+from .model_requests import fields_of, redshift_of
 from .parameters import COSMOLOGICAL, ParameterSpace, as_parameter_table
 from .snapshots import Snapshot
 
@@ -134,7 +135,7 @@ class SampleRecipe:
             units of `SamplePlan.units`.
         """
         given = self.snapshot if initial_conditions is None else initial_conditions
-        made = self.emulator()._realisation(
+        made = self.emulator().realisation(
             dict(zip(self.names, map(float, row["parameters"]), strict=True)),
             float(row["redshift"]),
             self.fields,
@@ -232,14 +233,13 @@ def plan_samples(
     path = model_path(model)
     emulator = Emulator.load(model)
     card = emulator.card
-    wanted = emulator._fields(fields)
+    wanted = fields_of(card, emulator.fields, fields)
     if not wanted or len(set(wanted)) < len(wanted):
         raise ParameterError(
             f"fields must name each field once, got {', '.join(wanted) or 'none'}; "
             f"the model makes {', '.join(emulator.fields)}"
         )
-    emulator._model.generator.check_size(n_cells)
-    grid = GridSpec(n_cells, n_cells * card.cell_size)
+    grid = emulator.grid(n_cells)
 
     own_names = tuple(dict.fromkeys((*COSMOLOGICAL, *card.space.names)))
     parameters, column = _split_redshift(parameters, names)
@@ -418,7 +418,7 @@ def _redshifts(
     if not np.isfinite(values).all():
         raise ParameterError("redshift must be finite, got a value that is not")
     for z in sorted({values.min(), values.max()}):
-        emulator._redshift(float(z), extrapolate)
+        redshift_of(emulator.card, float(z), extrapolate=extrapolate)
     return values
 
 
@@ -434,7 +434,7 @@ def _given_start(
         return None, None
     first = dict(zip(names, map(float, values[0]), strict=True))
     try:
-        delta = emulator._linear(given, first, grid, 0, fixed=False, paired=False)
+        delta = emulator.linear_field(given, first, grid, seed=0)
     except (TypeError, ValueError) as error:
         if isinstance(error, AstroganError):
             raise
