@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .catalogues import sample_galaxies as sample_galaxies
     from .control_variates import carpool as carpool
     from .differentiable import differentiable_fields as differentiable_fields
+    from .emulation import emulate_galaxy_field as emulate_galaxy_field
     from .emulator import Emulator as Emulator
-    from .emulator import emulate_galaxy_field as emulate_galaxy_field
     from .errors import AstroganError as AstroganError
     from .errors import AstroganWarning as AstroganWarning
     from .fields import GalaxyField as GalaxyField
@@ -58,7 +58,7 @@ _HOME = {
     "carpool": "control_variates",
     "differentiable_fields": "differentiable",
     "emulate_batch": "batch",
-    "emulate_galaxy_field": "emulator",
+    "emulate_galaxy_field": "emulation",
     "generate": "generation",
     "lightcone": "lightcones",
     "prepare": "preparation",

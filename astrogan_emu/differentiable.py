@@ -14,13 +14,13 @@ from torch import Tensor
 
 from .checkpoints import load_model
 from .conditioning import conditions
-from .emulator import _NOISE_STREAM
 from .errors import (
     GridError,
     MissingParameterError,
     ParameterRangeError,
     UnknownFieldError,
 )
+from .generated_fields import NOISE_STREAM
 from .initial_conditions import linear_field
 from .noise import cell_noise, whole_seed
 from .parameters import COSMOLOGICAL
@@ -157,7 +157,7 @@ def differentiable_fields(
     if stochastic:
         levels = enumerate(generator.network.noise_levels)
         noise = [
-            cell_noise(seed, _NOISE_STREAM + i, n_cells >> level)[None, None]
+            cell_noise(seed, NOISE_STREAM + i, n_cells >> level)[None, None]
             for i, level in levels
         ]
     told = conditions(card.space, vector[None], redshift)

@@ -1,13 +1,12 @@
 """The emulator: parameters and a seed in, galaxy fields out.
 
-`Emulator` holds one loaded model; `emulate_galaxy_field` is one call of it. A seed
-fixes the initial phases and the generator's noise, each number by its place, so a field
-does not depend on what else was made, nor on the device's number of threads.
+`Emulator` holds one loaded model. A seed fixes the initial phases and the generator's
+noise, each number by its place, so a field does not depend on what else was made, nor
+on the device's number of threads.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -25,26 +24,22 @@ from ._model_input import (
     checked_fields,
     checked_parameters,
     checked_redshift,
-    choose_model,
     offered_by,
-    parameter_names,
 )
+from .box_memory import MemoryPlan, memory_limit, plan_memory
 from .checkpoints import Model, ModelCard, load_model
-from .conditioning import conditions
 from .derived_fields import derive, ingredients
 from .errors import GridError
 from .expected_errors import expected_meta
 from .fields import FIELDS, GalaxyField
+from .generated_fields import generated_fields
 from .grids import GridSpec
 from .initial_conditions import linear_field
-from .noise import cell_noise, whole_seed
+from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import matter_density, velocity_field
 
-__all__ = ["Emulator", "emulate_galaxy_field"]
-
-# The generator's noise must not be that of the initial conditions.
-_NOISE_STREAM = 100
+__all__ = ["Emulator"]
 
 # Fields that are proportional to the baryon density, if all else is the same.
 _BARYONS = ("gas_density", "stellar_density")
@@ -131,6 +126,7 @@ class Emulator:
         extrapolate: bool = False,
         fixed: bool = False,
         paired: bool = False,
+        max_memory: float | None = None,
         **keywords: Any,
     ) -> dict[str, GalaxyField]:
         """Fields of one realisation.
@@ -160,6 +156,9 @@ class Emulator:
             Go beyond the trained range with a warning.
         fixed, paired
             As for `linear_field`.
+        max_memory
+            Most memory to use [GB]; what is free if not given. The less there is, the
+            more of the network's work is done twice.
         **keywords
             Parameters by name, such as ``sigma_8=0.8``.
 
@@ -176,13 +175,15 @@ class Emulator:
             If the model does not make a field.
         GridError
             If `n_cells` or the initial conditions do not fit.
+        NotEnoughMemoryError
+            If the box does not fit into memory; see `memory_plan`.
         """
-        values = self._parameters(params, keywords, extrapolate)
-        z = self._redshift(redshift, extrapolate)
-        names = self._fields(fields)
-        grid = self._grid(n_cells)
+        values = checked_parameters(self.card, params, keywords, extrapolate)
+        z = checked_redshift(self.card, redshift, extrapolate)
+        names = checked_fields(self.card, self.fields, fields)
+        grid = self.grid(n_cells)
         seed = secrets.randbits(32) if seed is None else whole_seed(seed)
-        return self._realisation(
+        return self.realisation(
             values,
             z,
             names,
@@ -192,9 +193,10 @@ class Emulator:
             stochastic=stochastic,
             fixed=fixed,
             paired=paired,
+            max_memory=max_memory,
         )
 
-    def _realisation(
+    def realisation(
         self,
         values: dict[str, float],
         z: float,
@@ -206,13 +208,22 @@ class Emulator:
         stochastic: bool = True,
         fixed: bool = False,
         paired: bool = False,
+        max_memory: float | None = None,
     ) -> dict[str, GalaxyField]:
         """What `emulate` does after its checks, so that a batch is checked once."""
+        plan = self.memory_plan(grid.n_cells, max_memory)
         with torch.no_grad():
-            delta = self._linear(
-                initial_conditions, values, grid, seed, fixed=fixed, paired=paired
+            base = self.base(
+                self.linear_field(
+                    initial_conditions, values, grid, seed, fixed=fixed, paired=paired
+                ),
+                {name: values[name] for name in COSMOLOGICAL},
+                z,
+                grid.box_size,
             )
-            made = self._generate(delta, values, z, grid, seed, stochastic)
+            made = generated_fields(
+                self._model, base, values, z, seed, plan.tiling, noisy=stochastic
+            )
         result = {}
         for name in ingredients(names):
             field = GalaxyField(
@@ -276,12 +287,13 @@ class Emulator:
         ParameterError, GridError
             As for `emulate`.
         """
-        values = self._parameters(params, keywords, extrapolate)
-        z = self._redshift(redshift, extrapolate)
-        grid = self._grid(n_cells)
-        given, seed = initial_conditions, whole_seed(seed)
+        values = checked_parameters(self.card, params, keywords, extrapolate)
+        z = checked_redshift(self.card, redshift, extrapolate)
+        grid, given = self.grid(n_cells), initial_conditions
         with torch.no_grad():
-            delta = self._linear(given, values, grid, seed, fixed=fixed, paired=paired)
+            delta = self.linear_field(
+                given, values, grid, whole_seed(seed), fixed=fixed, paired=paired
+            )
             flow = velocity_field(
                 delta,
                 values,
@@ -372,10 +384,6 @@ class Emulator:
         share = (cells - torch.arange(n)).clamp(0, 1).to(density)
         return torch.tensordot(density, share, 1) / cells
 
-    def _grid(self, n_cells: int) -> GridSpec:
-        self._model.generator.check_size(int(n_cells))
-        return GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
-
     def _base_steps(self, n_cells: int) -> dict[str, Any]:
         """How the base is integrated, as keywords of `particle_mesh`."""
         settings = self.card.base
@@ -385,46 +393,71 @@ class Emulator:
             "start_redshift": settings.start_redshift,
         }
 
-    def _generate(
-        self,
-        delta: Tensor,
-        values: dict[str, float],
-        redshift: float,
-        grid: GridSpec,
-        seed: int,
-        stochastic: bool,
-    ) -> Tensor:
-        generator = self._model.generator
-        base = self.base(
-            delta, {k: values[k] for k in COSMOLOGICAL}, redshift, grid.box_size
-        )
-        vector = self.card.space.vector({n: values[n] for n in self.card.space.names})
-        told = conditions(self.card.space, vector[None], redshift).to(base.device)
-        noise = None
-        if stochastic:
-            noise = [
-                cell_noise(
-                    seed,
-                    _NOISE_STREAM + i,
-                    grid.n_cells >> level,
-                    n_dim=base.ndim,
-                    device=base.device,
-                )[None, None]
-                for i, level in enumerate(generator.network.noise_levels)
-            ]
-        fields: Tensor = generator(base[None, None], told, noise)[0]
-        return fields
+    def memory_plan(self, n_cells: int, max_memory: float | None = None) -> MemoryPlan:
+        """How much memory a box needs, before it is made.
 
-    def _linear(
+        Parameters
+        ----------
+        n_cells, max_memory
+            As for `emulate`.
+
+        Returns
+        -------
+        MemoryPlan
+            Printed, it says what is needed and what is available.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            If the box does not fit.
+        """
+        device = next(self._model.generator.parameters()).device
+        return plan_memory(
+            n_cells,
+            self._model.generator.config.network,
+            mesh_factor=self.card.base.mesh_factor,
+            available=memory_limit(max_memory, device),
+        )
+
+    def grid(self, n_cells: int) -> GridSpec:
+        """The box of a number of cells per side.
+
+        Raises
+        ------
+        GridError
+            If the model cannot make it.
+        """
+        self._model.generator.check_size(int(n_cells))
+        return GridSpec(int(n_cells), int(n_cells) * self.card.cell_size)
+
+    def linear_field(
         self,
         given: Any | None,
         values: dict[str, float],
         grid: GridSpec,
         seed: int,
         *,
-        fixed: bool,
-        paired: bool,
+        fixed: bool = False,
+        paired: bool = False,
     ) -> Tensor:
+        """Linear overdensity at redshift 0, given in any form or drawn.
+
+        Parameters
+        ----------
+        given
+            As ``initial_conditions`` of `emulate`.
+        values
+            Of the parameters.
+        grid
+            From `grid`.
+        seed, fixed, paired
+            As for `initial_conditions.linear_field`.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(n, n, n)``, on the model's device.
+        """
         device = next(self._model.generator.parameters()).device
         if given is None:
             return linear_field(
@@ -437,64 +470,3 @@ class Emulator:
                 device=device,
             )
         return given_linear_field(given, values, grid).to(device)
-
-    def _parameters(
-        self, params: ParameterInput | None, keywords: dict[str, Any], extrapolate: bool
-    ) -> dict[str, float]:
-        return checked_parameters(self.card, params, keywords, extrapolate)
-
-    def _redshift(self, redshift: Any, extrapolate: bool) -> float:
-        return checked_redshift(self.card, redshift, extrapolate)
-
-    def _fields(self, fields: Sequence[str] | None) -> tuple[str, ...]:
-        return checked_fields(self.card, self.fields, fields)
-
-
-def emulate_galaxy_field(
-    params: ParameterInput | None = None,
-    *,
-    redshift: float = 0.0,
-    field: str = "galaxies",
-    n_cells: int = 64,
-    seed: int | None = None,
-    model: str | os.PathLike[str] | None = None,
-    **keywords: Any,
-) -> GalaxyField:
-    """One galaxy field from cosmological parameters.
-
-    A thin call of `Emulator.emulate`, which lists all keywords and errors.
-
-    Parameters
-    ----------
-    params
-        Mapping, astropy cosmology, or table row; or give parameters by keyword.
-    redshift
-        Of the field.
-    field
-        A field of a model, such as ``"galaxies"`` or ``"gas_temperature"``.
-    n_cells
-        Cells per side.
-    seed
-        Fixes everything random; drawn and recorded if not given.
-    model
-        Name or file of the model. If not given, the model of the package that makes
-        the field and knows the parameters that are named, ``nbody`` before others.
-    **keywords
-        As for `Emulator.emulate`.
-
-    Returns
-    -------
-    GalaxyField
-        Float32, shape ``(n_cells, n_cells, n_cells)``, in the unit of the field.
-    """
-    options = set(inspect.signature(Emulator.emulate).parameters)
-    given = parameter_names(params, keywords) - options
-    made = Emulator.load(choose_model(model, field, given)).emulate(
-        params,
-        redshift=redshift,
-        fields=[field],
-        n_cells=n_cells,
-        seed=seed,
-        **keywords,
-    )
-    return made[field]

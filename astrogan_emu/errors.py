@@ -1,8 +1,8 @@
 """The exceptions and warnings of the package; nothing here checks anything.
 
 Catch `AstroganError` for anything the package refuses, or the natural builtin
-(`ValueError`, `LookupError`, `OSError`, `RuntimeError`, `ImportError`) that each
-leaf inherits as well::
+(`ValueError`, `LookupError`, `OSError`, `RuntimeError`, `MemoryError`, `ImportError`)
+that each leaf inherits as well::
 
     AstroganError (Exception)
     ├── ParameterError (ValueError)
@@ -20,6 +20,7 @@ leaf inherits as well::
     │   ├── DatasetError
     │   ├── CheckpointError
     │   └── FieldFileError
+    ├── NotEnoughMemoryError (MemoryError)
     ├── SimulationError (RuntimeError)
     ├── BatchError (RuntimeError)
     ├── TrainingError (RuntimeError)
@@ -44,6 +45,7 @@ __all__ = [
     "GridError",
     "MissingDependencyError",
     "MissingParameterError",
+    "NotEnoughMemoryError",
     "ParameterError",
     "ParameterRangeError",
     "SequenceError",
@@ -121,6 +123,10 @@ class CheckpointError(FileError):
 
 class FieldFileError(FileError):
     """A file of emulated fields that is damaged or of another kind."""
+
+
+class NotEnoughMemoryError(AstroganError, MemoryError):
+    """A box that does not fit into the memory that there is."""
 
 
 class SimulationError(AstroganError, RuntimeError):

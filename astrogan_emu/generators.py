@@ -175,18 +175,54 @@ class FieldGenerator(nn.Module):
         GridError
             If the cells per side are not a multiple of ``network.multiple``.
         """
+        return self.physical(base, self.correction(base, conditions, noise))
+
+    def correction(
+        self, base: Tensor, conditions: Tensor, noise: list[Tensor] | None
+    ) -> Tensor:
+        """What the network adds to the base, on its own scale; local.
+
+        Parameters
+        ----------
+        base, conditions, noise
+            As for `forward`; sides may differ.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(batch, n_fields, n, ...)``.
+
+        Raises
+        ------
+        GridError
+            If the cells per side are not a multiple of ``network.multiple``.
+        """
         for n_cells in base.shape[2:]:
             self.check_size(n_cells)
         config = self.config
-        latent = torch.log1p(base / config.base_scale)
-        x = (latent - config.base_mean) / config.base_std
-        correction = self.network(x, conditions, noise)
+        x = (self._latent_base(base) - config.base_mean) / config.base_std
+        corrected: Tensor = self.network(x, conditions, noise)
+        return corrected
+
+    def physical(self, base: Tensor, correction: Tensor) -> Tensor:
+        """Fields from a base and its correction; conserved ones need the whole box.
+
+        Parameters
+        ----------
+        base, correction
+            As for and from `correction`.
+
+        Returns
+        -------
+        Tensor
+            Physical values, shape ``(batch, n_fields, n, ...)``.
+        """
         fields = []
-        for channel, head in enumerate(config.heads):
+        for channel, head in enumerate(self.config.heads):
             if head.conserved:
                 start = torch.log1p(base[:, 0] / head.scale)
             else:
-                start = head.start + head.slope * latent[:, 0]
+                start = head.start + head.slope * self._latent_base(base[:, 0])
             value = F.softplus(start + correction[:, channel], beta=_FLOOR)
             value = head.scale * torch.expm1(value)
             if head.conserved:
@@ -196,6 +232,9 @@ class FieldGenerator(nn.Module):
                 value = value * (head.mean / value.mean(axes, keepdim=True))
             fields.append(value)
         return torch.stack(fields, 1)
+
+    def _latent_base(self, base: Tensor) -> Tensor:
+        return torch.log1p(base / self.config.base_scale)
 
     def check_size(self, n_cells: int) -> None:
         """Refuse a grid that the network cannot halve often enough."""

@@ -26,10 +26,10 @@ from .sph import NARROWEST_KERNEL, kernel_shares
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GridSpec", "SCHEMES", "Stencil", "deposit", "paint", "readout"]
+__all__ = ["BLOCK", "GridSpec", "SCHEMES", "Stencil", "deposit", "paint", "readout"]
 
-# Particles handled at once: the index and weight arrays of a block stay in cache.
-_BLOCK = 1 << 18
+BLOCK = 1 << 18
+"""Particles handled at once: the index and weight arrays of a block stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -138,19 +138,29 @@ class Stencil:
                 _stencil(
                     block.T.contiguous() * (n_cells / box_size) - 0.5, n_cells, scheme
                 )
-                for block in positions.split(_BLOCK)
+                for block in positions.split(BLOCK)
             ),
         )
 
-    def paint(self, weights: Tensor | None = None) -> Tensor:
-        """Sum of particle weights in each cell; see `paint`."""
+    def paint(
+        self, weights: Tensor | None = None, onto: Tensor | None = None
+    ) -> Tensor:
+        """Sum of particle weights in each cell; see `paint`.
+
+        Given a field to paint onto, that is changed and returned: many particles are
+        then painted in parts.
+        """
         like = self.blocks[0][0][1]
-        total = torch.zeros(self.n_cells**3, dtype=like.dtype, device=like.device)
-        shares = [None] * len(self.blocks) if weights is None else weights.split(_BLOCK)
+        if onto is None:
+            onto = torch.zeros(
+                (self.n_cells,) * 3, dtype=like.dtype, device=like.device
+            )
+        total = onto.view(-1)
+        shares = [None] * len(self.blocks) if weights is None else weights.split(BLOCK)
         for block, own in zip(self.blocks, shares, strict=True):
             for cell, share in block:
-                total = total.index_add_(0, cell, share if own is None else share * own)
-        return total.reshape((self.n_cells,) * 3)
+                total.index_add_(0, cell, share if own is None else share * own)
+        return onto
 
     def readout(self, field: Tensor) -> Tensor:
         """Values of a field of shape ``(n, n, n)`` at the particles; see `readout`."""
@@ -207,7 +217,13 @@ def paint(
         Shape ``(n_cells, n_cells, n_cells)``, dtype and device of `positions`. Its sum
         is that of `weights`.
     """
-    return Stencil.of(positions, n_cells, box_size, scheme).paint(weights)
+    total = positions.new_zeros((n_cells,) * 3)
+    blocks = positions.split(BLOCK)
+    shares = [None] * len(blocks) if weights is None else weights.split(BLOCK)
+    for block, own in zip(blocks, shares, strict=True):
+        # The stencil of all particles would be larger than they are themselves.
+        total = Stencil.of(block, n_cells, box_size, scheme).paint(own, total)
+    return total
 
 
 def readout(
@@ -317,7 +333,7 @@ def _add_points(
     cells: Tensor, u: Tensor, columns: Tensor, n_cells: int, scheme: str
 ) -> None:
     """Add particles by an assignment scheme; see `_stencil`."""
-    for block, own in zip(u.split(_BLOCK), columns.split(_BLOCK, 1), strict=True):
+    for block, own in zip(u.split(BLOCK), columns.split(BLOCK, 1), strict=True):
         for index, share in _stencil(block.T.contiguous(), n_cells, scheme):
             for field, column in zip(cells, own, strict=True):
                 field.index_add_(0, index, share * column)

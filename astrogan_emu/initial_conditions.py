@@ -66,12 +66,13 @@ def _inverse_laplacian_gradient(modes: Tensor, box_size: float) -> Tensor:
     k_squared = kx**2 + ky**2 + kz**2
     k_squared[0, 0, 0] = 1
     potential = modes / k_squared
-    components = []
-    for k in (kx, ky, kz):
+    # Filled in place: a stack would need room for all components twice.
+    result = modes.real.new_empty((3, *(n_cells,) * 3))
+    for axis, k in enumerate((kx, ky, kz)):
         # An odd derivative of a Nyquist mode is not defined on the grid.
         k = torch.where(k > math.pi * n_cells / box_size * (1 - 1e-6), 0, k)
-        components.append(torch.fft.irfftn(1j * k * potential, s=(n_cells,) * 3))
-    return torch.stack(components)
+        result[axis] = torch.fft.irfftn(1j * k * potential, s=(n_cells,) * 3)
+    return result
 
 
 def linear_field(
@@ -210,9 +211,11 @@ def lpt_displacements(delta: Tensor, box_size: float) -> tuple[Tensor, Tensor]:
     source = xx * yy + xx * zz + yy * zz
     for i, j in ((0, 1), (0, 2), (1, 2)):
         source = source - strain(i, j) ** 2
-    # div psi_2 = source, so psi_2 is minus that of a density of the same sign.
-    second = -_inverse_laplacian_gradient(torch.fft.rfftn(source), box_size)
-    return first, second
+    del xx, yy, zz
+    # div psi_2 = source, so psi_2 is that of a density of the other sign.
+    modes = torch.fft.rfftn(source).neg()
+    del source
+    return first, _inverse_laplacian_gradient(modes, box_size)
 
 
 def linear_field_from_velocities(

@@ -43,6 +43,9 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+# Numbers made at once; a multiple of what one call of a vector unit makes.
+_BLOCK = 1 << 21
+
 # Weyl increment and finaliser multipliers of splitmix64 (Steele, Lea & Flood 2014).
 _WEYL = _signed(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
@@ -111,14 +114,19 @@ def white_noise_modes(
     full = torch.arange(n_cells, device=device)
     signed = torch.where(full > n_cells // 2, full - n_cells, full)
     half = torch.arange(n_cells // 2 + 1, device=device)
-    u, v = _uniform_pair(_hash(seed, 0, (signed, signed, half)))
-    amplitude = torch.ones_like(u) if fixed else torch.sqrt(-torch.log(u))
-    phase = 2 * math.pi * v
-    modes = torch.polar(amplitude, phase)
-    # Modes that are their own mirror image must be real, with unit variance.
-    real = math.sqrt(2) * amplitude * torch.cos(phase)
-    if fixed:
-        real = torch.sign(torch.cos(phase))
+
+    def polar(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        u, v = _uniform_pair(_hash(seed, 0, (first, signed, last)))
+        amplitude = torch.ones_like(u) if fixed else torch.sqrt(-torch.log(u))
+        return amplitude, 2 * math.pi * v
+
+    modes = torch.empty(
+        (n_cells, n_cells, len(half)), dtype=dtype.to_complex(), device=device
+    )
+    at = 0
+    for part in signed.split(_planes(n_cells * len(half))):
+        modes[at : at + len(part)] = torch.polar(*polar(part, half))
+        at += len(part)
 
     mirror = torch.remainder(-full, n_cells)
     key = signed[:, None] * (2 * n_cells) + signed[None, :]
@@ -128,11 +136,22 @@ def white_noise_modes(
         values = modes[:, :, plane]
         image = values[mirror][:, mirror].conj()
         values = torch.where(key > mirrored_key, values, image)
+        # Modes that are their own mirror image must be real, with unit variance.
+        amplitude, phase = (x[..., 0] for x in polar(signed, half[plane : plane + 1]))
+        real = math.sqrt(2) * amplitude * torch.cos(phase)
+        if fixed:
+            real = torch.sign(torch.cos(phase))
         own_image = key == mirrored_key
-        modes[:, :, plane] = torch.where(
-            own_image, real[:, :, plane].to(values.dtype), values
-        )
-    return modes.to(dtype.to_complex())
+        modes[:, :, plane] = torch.where(own_image, real.to(values.dtype), values)
+    return modes
+
+
+def _planes(size: int) -> int:
+    """How many planes of a grid, of `size` cells each, are made at once.
+
+    The whole numbers behind them take several times the room of the result.
+    """
+    return max(1, _BLOCK // size)
 
 
 def cell_noise(
@@ -171,6 +190,12 @@ def cell_noise(
         torch.remainder(torch.arange(first, first + size, device=device), n_cells)
         for first, size in zip(start, shape, strict=True)
     ]
-    # Streams of modes and of cells must not meet.
-    u, v = _uniform_pair(_hash(seed, stream + 1, axes))
-    return (torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)).float()
+    result = torch.empty(tuple(shape), device=device)
+    at = 0
+    for part in axes[0].split(_planes(math.prod(shape[1:]))):
+        # Streams of modes and of cells must not meet.
+        u, v = _uniform_pair(_hash(seed, stream + 1, (part, *axes[1:])))
+        values = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
+        result[at : at + len(part)] = values
+        at += len(part)
+    return result

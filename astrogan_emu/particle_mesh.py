@@ -17,11 +17,21 @@ import torch
 from torch import Tensor
 
 from .errors import SimulationError
-from .grids import Stencil, paint
+from .grids import BLOCK, Stencil, paint
 from .initial_conditions import lpt_displacements, wavenumbers
 from .linear_theory import growth_factor, growth_rate, hubble
 
-__all__ = ["Particles", "evolve", "lattice", "matter_density", "velocity_field"]
+__all__ = [
+    "MOST_STENCILS",
+    "Particles",
+    "evolve",
+    "lattice",
+    "matter_density",
+    "velocity_field",
+]
+
+MOST_STENCILS = 1 << 24
+"""Particles whose stencils, 64 bytes for each, are kept from painting to reading."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,16 @@ class _Growth:
 
 def lattice(n: int, box_size: float, like: Tensor) -> Tensor:
     """Lagrangian positions: the cell centres of an n^3 grid, shape ``(n^3, 3)``."""
+    return _lattice_rows(n, box_size, like, 0, n**3).T
+
+
+def _lattice_rows(
+    n: int, box_size: float, like: Tensor, first: int, last: int
+) -> Tensor:
+    """Some of the points of `lattice`, a row for each axis."""
     axis = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * box_size / n
-    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
+    index = torch.arange(first, last, device=like.device)
+    return torch.stack([axis[index // n**2], axis[index // n % n], axis[index % n]])
 
 
 def _force_kernel(n_mesh: int, box_size: float, like: Tensor) -> Tensor:
@@ -83,13 +101,18 @@ def _force_kernel(n_mesh: int, box_size: float, like: Tensor) -> Tensor:
     return 1 / (k_squared * x * y * z)
 
 
-def _acceleration(positions: Tensor, kernel: Tensor, box_size: float) -> Tensor:
-    """-grad of the inverse Laplacian of the overdensity, at the particles [Mpc/h]."""
+def _acceleration(
+    density: Tensor, kernel: Tensor, box_size: float, n_particles: int
+) -> list[Tensor]:
+    """-grad of the inverse Laplacian of the overdensity, by axis [Mpc/h].
+
+    `density` counts particles in cells.
+    """
     n_mesh = kernel.shape[0]
-    stencil = Stencil.of(positions, n_mesh, box_size)
-    modes = torch.fft.rfftn(stencil.paint()) * kernel
+    modes = torch.fft.rfftn(density) * kernel
     potential = torch.fft.irfftn(modes, s=(n_mesh,) * 3)
-    potential = potential * (n_mesh**3 / len(positions))
+    del modes
+    potential = potential * (n_mesh**3 / n_particles)
     # Fourth-order differences: they taper the force near the mesh scale.
     step = 12 * box_size / n_mesh
     slopes = []
@@ -103,10 +126,8 @@ def _acceleration(positions: Tensor, kernel: Tensor, box_size: float) -> Tensor:
         shifted = [padded.narrow(axis, offset, n_mesh) for offset in (0, 1, 3, 4)]
         near = torch.sub(shifted[2], shifted[1])
         far = torch.sub(shifted[3], shifted[0])
-        slopes.append(
-            stencil.readout(torch.sub(near * (8 / step), far, alpha=1 / step))
-        )
-    return torch.stack(slopes, -1)
+        slopes.append(torch.sub(near * (8 / step), far, alpha=1 / step))
+    return slopes
 
 
 def _schedule(
@@ -191,16 +212,13 @@ def evolve(
         )
     omega_m = parameters["omega_m"]
     n = delta.shape[0]
-    kernel = _force_kernel(n_mesh or n, box_size, delta)
+    n_mesh = n_mesh or n
+    kernel = _force_kernel(n_mesh, box_size, delta)
 
     growth = _Growth.at(1 / (1 + start_redshift), omega_m)
-    first, second = (psi.reshape(3, -1).T for psi in lpt_displacements(delta, box_size))
-    origin = lattice(n, box_size, delta)
-    displacement = growth.first * first + growth.second * second
-    velocity = first + growth.slope * second  # dx/dD
-    del first, second
+    matter = _Matter.start(delta, box_size, growth)
     if len(moving) < len(redshifts):
-        yield _particles(origin, displacement, velocity, growth, box_size, redshifts[0])
+        yield matter.particles(growth, redshifts[0])
 
     outputs = [1 / (1 + z) for z in moving]
     remaining = iter(moving)
@@ -209,39 +227,127 @@ def evolve(
     for a, output in _schedule(1 / (1 + start_redshift), outputs, n_steps):
         then = _Growth.at(a, omega_m)
         half = (then.first - growth.first) / 2
-        displacement = displacement + half * velocity
+        matter.drift(half)
         middle = growth.first + half
         # Second-order part of the force at the middle, in units of psi_2.
         force = (growth.second + growth.slope * half) / middle - middle
         keep = (then.slope - force) / (growth.slope - force)
-        kick = _acceleration(origin + displacement, kernel, box_size)
-        velocity = keep * velocity + ((1 - keep) / middle) * kick
-        displacement = displacement + half * velocity
+        matter.kick(kernel, keep, (1 - keep) / middle)
+        matter.drift(half)
         growth = then
         if output:
-            yield _particles(
-                origin, displacement, velocity, growth, box_size, next(remaining)
-            )
+            yield matter.particles(growth, next(remaining))
 
 
-def _particles(
-    origin: Tensor,
-    displacement: Tensor,
-    velocity: Tensor,
-    growth: _Growth,
-    box_size: float,
-    redshift: float,
-) -> Particles:
-    """Positions wrapped into the box and velocities in km/s, checked."""
-    positions = torch.remainder(origin + displacement, box_size)
-    # A tiny negative number is rounded up to the far face.
-    positions = torch.where(positions >= box_size, 0, positions)
-    if not bool(torch.isfinite(positions).all()):
-        raise SimulationError(
-            f"particles have non-finite positions at redshift {redshift:g}; "
-            "the linear field is not finite or far too large"
+def _change(blocks: list[Tensor], i: int, values: Tensor) -> None:
+    """Give a block new values; in its place, unless gradients need the old ones."""
+    if values.requires_grad:
+        blocks[i] = values
+    else:
+        blocks[i].copy_(values)
+
+
+@dataclass
+class _Matter:
+    """Particles on their way, in blocks that are changed one by one.
+
+    Whole arrays would need room for the new beside the old at every operation.
+    """
+
+    n: int
+    box_size: float
+    displacement: list[Tensor]  # of each block, shape (3, m)
+    velocity: list[Tensor]  # dx/dD
+
+    @classmethod
+    def start(cls, delta: Tensor, box_size: float, growth: _Growth) -> _Matter:
+        """From second-order Lagrangian initial conditions."""
+        psi = lpt_displacements(delta, box_size)
+        first, second = (list(one.flatten(1).split(BLOCK, 1)) for one in psi)
+        matter = cls(len(delta), box_size, first, second)
+        for i, (one, two) in enumerate(zip(first, second, strict=True)):
+            displacement = growth.first * one + growth.second * two
+            _change(matter.velocity, i, one + growth.slope * two)
+            _change(matter.displacement, i, displacement)
+        return matter
+
+    def drift(self, step: Tensor) -> None:
+        """Move every particle by its velocity."""
+        for i, velocity in enumerate(self.velocity):
+            _change(self.displacement, i, self.displacement[i] + step * velocity)
+
+    def kick(self, kernel: Tensor, keep: Tensor, strength: Tensor) -> None:
+        """Replace a part of every velocity by the force of all particles."""
+        n_mesh, n_particles = kernel.shape[0], self.n**3
+        density = kernel.new_zeros((n_mesh,) * 3)
+        # Made once, or twice where there would be no room for all of them.
+        kept: list[Stencil] = []
+        for i in range(len(self.velocity)):
+            stencil = self._stencil(i, n_mesh)
+            density = stencil.paint(onto=density)
+            if n_particles <= MOST_STENCILS:
+                kept.append(stencil)
+        slopes = _acceleration(density, kernel, self.box_size, n_particles)
+        del density
+        for i, velocity in enumerate(self.velocity):
+            stencil = kept[i] if kept else self._stencil(i, n_mesh)
+            force = torch.stack([stencil.readout(slope) for slope in slopes])
+            _change(self.velocity, i, keep * velocity + strength * force)
+
+    def particles(self, growth: _Growth, redshift: float) -> Particles:
+        """Positions wrapped into the box and velocities in km/s, checked."""
+        positions = torch.cat([self._wrapped(i, redshift) for i in self._blocks()], 1)
+        velocities = torch.cat([growth.velocity * one for one in self.velocity], 1)
+        return Particles(positions.T, velocities.T, redshift)
+
+    def _blocks(self) -> range:
+        return range(len(self.velocity))
+
+    def _positions(self, i: int) -> Tensor:
+        """Where the particles of a block are, not wrapped, shape ``(3, m)``."""
+        displacement = self.displacement[i]
+        first = i * BLOCK
+        last = first + displacement.shape[1]
+        return (
+            _lattice_rows(self.n, self.box_size, displacement, first, last)
+            + displacement
         )
-    return Particles(positions, growth.velocity * velocity, redshift)
+
+    def _stencil(self, i: int, n_mesh: int) -> Stencil:
+        return Stencil.of(self._positions(i).T, n_mesh, self.box_size)
+
+    def _wrapped(self, i: int, redshift: float) -> Tensor:
+        positions = torch.remainder(self._positions(i), self.box_size)
+        # A tiny negative number is rounded up to the far face.
+        positions = torch.where(positions >= self.box_size, 0, positions)
+        if not bool(torch.isfinite(positions).all()):
+            raise SimulationError(
+                f"particles have non-finite positions at redshift {redshift:g}; "
+                "the linear field is not finite or far too large"
+            )
+        return positions
+
+
+def _at(
+    redshift: float,
+    delta: Tensor,
+    parameters: Mapping[str, float | Tensor],
+    box_size: float,
+    n_steps: int,
+    n_mesh: int | None,
+    start_redshift: float,
+) -> Particles:
+    """Particles of `evolve` at one redshift."""
+    (particles,) = evolve(
+        delta,
+        parameters,
+        box_size=box_size,
+        redshifts=[redshift],
+        n_steps=n_steps,
+        n_mesh=n_mesh,
+        start_redshift=start_redshift,
+    )
+    return particles
 
 
 def matter_density(
@@ -274,14 +380,8 @@ def matter_density(
     Tensor
         Ratio to the mean, shape ``(n, n, n)``, cloud-in-cell, mean 1.
     """
-    (particles,) = evolve(
-        delta,
-        parameters,
-        box_size=box_size,
-        redshifts=[redshift],
-        n_steps=n_steps,
-        n_mesh=n_mesh,
-        start_redshift=start_redshift,
+    particles = _at(
+        redshift, delta, parameters, box_size, n_steps, n_mesh, start_redshift
     )
     return paint(particles.positions, delta.shape[0], box_size)
 
@@ -311,18 +411,21 @@ def velocity_field(
         voids, have the velocity of linear theory, a H f D psi_1 (Peebles 1980, section
         14), at their place. Times `matter_density` it is the momentum.
     """
-    (particles,) = evolve(
-        delta,
-        parameters,
-        box_size=box_size,
-        redshifts=[redshift],
-        n_steps=n_steps,
-        n_mesh=n_mesh,
-        start_redshift=start_redshift,
+    particles = _at(
+        redshift, delta, parameters, box_size, n_steps, n_mesh, start_redshift
     )
-    stencil = Stencil.of(particles.positions, delta.shape[0], box_size)
-    mass = stencil.paint()
-    momentum = torch.stack([stencil.paint(v) for v in particles.velocities.T])
+    n = delta.shape[0]
+    mass, *momenta = (delta.new_zeros((n,) * 3) for _ in range(4))
+    blocks = (one.split(BLOCK) for one in (particles.positions, particles.velocities))
+    for positions, velocities in zip(*blocks, strict=True):
+        stencil = Stencil.of(positions, n, box_size)
+        mass = stencil.paint(onto=mass)
+        momenta = [
+            stencil.paint(velocity, momentum)
+            for velocity, momentum in zip(velocities.T, momenta, strict=True)
+        ]
+    del particles
+    momentum = torch.stack(momenta)
     growth = _Growth.at(1 / (1 + redshift), parameters["omega_m"])
     # The growth is in double precision, and the velocity is like the field.
     linear = growth.velocity.to(delta) * lpt_displacements(delta, box_size)[0]

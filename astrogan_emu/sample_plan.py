@@ -21,7 +21,12 @@ from astropy import units as u
 from astropy.table import QTable, Row, Table
 from numpy.typing import NDArray
 
-from ._model_input import choose_model, parameter_names
+from ._model_input import (
+    checked_fields,
+    checked_redshift,
+    choose_model,
+    parameter_names,
+)
 from .checkpoints import model_path
 from .emulator import Emulator
 from .errors import (
@@ -135,7 +140,7 @@ class SampleRecipe:
             units of `SamplePlan.units`.
         """
         given = self.snapshot if initial_conditions is None else initial_conditions
-        made = self.emulator()._realisation(
+        made = self.emulator().realisation(
             dict(zip(self.names, map(float, row["parameters"]), strict=True)),
             float(row["redshift"]),
             self.fields,
@@ -234,14 +239,13 @@ def plan_samples(
     path = model_path(model)
     emulator = Emulator.load(model)
     card = emulator.card
-    wanted = emulator._fields(fields)
+    wanted = checked_fields(card, emulator.fields, fields)
     if not wanted or len(set(wanted)) < len(wanted):
         raise ParameterError(
             f"fields must name each field once, got {', '.join(wanted) or 'none'}; "
             f"the model makes {', '.join(emulator.offers)}"
         )
-    emulator._model.generator.check_size(n_cells)
-    grid = GridSpec(n_cells, n_cells * card.cell_size)
+    grid = emulator.grid(n_cells)
 
     own_names = tuple(dict.fromkeys((*COSMOLOGICAL, *card.space.names)))
     parameters, column = _split_redshift(parameters, names)
@@ -426,7 +430,7 @@ def _redshifts(
     if not np.isfinite(values).all():
         raise ParameterError("redshift must be finite, got a value that is not")
     for z in sorted({values.min(), values.max()}):
-        emulator._redshift(float(z), extrapolate)
+        checked_redshift(emulator.card, float(z), extrapolate)
     return values
 
 
@@ -442,7 +446,7 @@ def _given_start(
         return None, None
     first = dict(zip(names, map(float, values[0]), strict=True))
     try:
-        delta = emulator._linear(given, first, grid, 0, fixed=False, paired=False)
+        delta = emulator.linear_field(given, first, grid, seed=0)
     except (TypeError, ValueError) as error:
         if isinstance(error, AstroganError):
             raise

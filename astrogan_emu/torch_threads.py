@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import dask
 import torch
 
-__all__ = ["shared_cores"]
+__all__ = ["concurrent_tasks", "shared_cores"]
 
 _lock = threading.Lock()
 _running = 0
@@ -42,7 +42,7 @@ def shared_cores() -> Iterator[int]:
             _before = torch.get_num_threads()
         _running += 1
         before = _before
-        share = max(1, min(before, _cores()) // _concurrent())
+        share = max(1, min(before, _cores()) // concurrent_tasks())
         torch.set_num_threads(share)
     try:
         yield share
@@ -60,8 +60,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _concurrent() -> int:
-    """Tasks that may run at once where this one runs."""
+def concurrent_tasks() -> int:
+    """How many tasks may run at once in the process that this one runs in."""
     # Inside a worker, distributed is imported already.
     distributed = sys.modules.get("distributed")
     if distributed is not None:

@@ -7,7 +7,8 @@ from astropy.cosmology import Planck18
 
 from astrogan_emu.checkpoints import model_names
 from astrogan_emu.cli import main
-from astrogan_emu.emulator import Emulator, emulate_galaxy_field
+from astrogan_emu.emulation import emulate_galaxy_field
+from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import (
     ExtrapolationWarning,
     GridError,

@@ -9,7 +9,8 @@ from astrogan_emu import _model_input
 from astrogan_emu._model_input import choose_model
 from astrogan_emu.batch import emulate_batch
 from astrogan_emu.cli import main
-from astrogan_emu.emulator import Emulator, emulate_galaxy_field
+from astrogan_emu.emulation import emulate_galaxy_field
+from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import (
     ExtrapolationWarning,
     ParameterRangeError,
