@@ -28,7 +28,7 @@ LAYERS = [
     *("statistics", "distributions", "bispectrum", "morphology", "similarity"),
     *("transforms", "training_data", "dataset"),
     *("targets", "run_parts", "preparation_plan", "preparation", "multifield"),
-    *("conditioning", "networks", "generators", "losses"),
+    *("conditioning", "networks", "generators", "losses", "adversarial"),
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),
     *("training_state", "warm_start", "training"),
     *("tiling", "torch_threads", "box_memory"),

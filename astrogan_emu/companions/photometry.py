@@ -93,4 +93,5 @@ def measure(maps: RankMaps, templates: Templates, x: float, y: float) -> Measure
         )
         if settled:
             break
-    return Measurement(*map(float, place), settled)
+    x, y, flux = (float(each) for each in place)
+    return Measurement(x, y, flux, settled)
