@@ -97,8 +97,12 @@ def _add_emulate(commands: Any) -> None:
 
 
 def _emulate(options: argparse.Namespace) -> None:
+    import logging
+
     from .emulator import Emulator
 
+    # What a large box needs is said before it is made.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = options.output or Path(f"{options.field}.h5")
     emulator = Emulator.load(options.model)
     start = time.perf_counter()
@@ -188,6 +192,9 @@ def _add_generate(commands: Any) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--workers", type=int, help="processes on this machine")
     group.add_argument("--scheduler", help="of a dask cluster, such as tcp://host:8786")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of each process"
+    )
     parser.set_defaults(run=_generate)
 
 
@@ -224,6 +231,7 @@ def _generate(options: argparse.Namespace) -> None:
         keep_fields=not options.no_fields,
         workers=options.workers,
         scheduler=options.scheduler,
+        device=options.device,
     )
     print(f"wrote {path}")
 

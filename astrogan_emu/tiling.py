@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -221,7 +222,9 @@ def corrections(
     for window in tiling.windows():
         part = _periodic(base, window.start, window.shape)
         made = generator.correction(part, conditions, noise(window.start, window.shape))
-        result[(..., *window.place)] = made[(..., *window.inner)]
+        place: tuple[Any, ...] = (..., *window.place)
+        inner: tuple[Any, ...] = (..., *window.inner)
+        result[place] = made[inner]
     return result
 
 

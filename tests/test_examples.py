@@ -53,3 +53,11 @@ def test_parameters_to_catalogue(run, tmp_path):
     assert set(catalogue.colnames) >= {"x", "v_x", "s_x"}
     assert catalogue.meta["SEED"] == field.seed == 1
     assert catalogue.meta["SIGMA_8"] == field.parameters["sigma_8"]
+
+
+@pytest.mark.slow
+def test_carpool(run):
+    """It simulates boxes of its own, and the error of the mean becomes smaller."""
+    said = run("carpool.py")
+    assert "8 simulations, 24 more emulated fields" in said
+    assert "times more simulations" in said
