@@ -238,6 +238,7 @@ def emulate_batch(
     paired: bool = False,
     same_phases: bool = False,
     names: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> FieldBatch:
     """Many realisations of fields, as a lazy dask array.
 
@@ -285,6 +286,8 @@ def emulate_batch(
     names
         Names of the columns of a plain array; the model's own parameters, the five
         cosmological ones first, if not given.
+    device
+        ``"cpu"``, or ``"cuda"``: each process uses the first device that it sees.
 
     Returns
     -------
@@ -332,6 +335,7 @@ def emulate_batch(
         paired=paired,
         same_phases=same_phases,
         names=names,
+        device=device,
     )
     return FieldBatch(
         _lazy(plan, _chunks(chunks, len(plan))),

@@ -108,9 +108,13 @@ def _add_emulate(commands: Any) -> None:
 
 
 def _emulate(options: argparse.Namespace) -> None:
+    import logging
+
     from ._model_input import choose_model
     from .emulator import Emulator
 
+    # What a large box needs is said before it is made.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = options.output or Path(f"{options.field}.h5")
     feedback = {
         name: getattr(options, name)
@@ -208,6 +212,9 @@ def _add_generate(commands: Any) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--workers", type=int, help="processes on this machine")
     group.add_argument("--scheduler", help="of a dask cluster, such as tcp://host:8786")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of each process"
+    )
     parser.set_defaults(run=_generate)
 
 
@@ -244,6 +251,7 @@ def _generate(options: argparse.Namespace) -> None:
         keep_fields=not options.no_fields,
         workers=options.workers,
         scheduler=options.scheduler,
+        device=options.device,
     )
     print(f"wrote {path}")
 

@@ -413,7 +413,7 @@ class Emulator:
         """
         device = next(self._model.generator.parameters()).device
         return plan_memory(
-            n_cells,
+            self.grid(n_cells).n_cells,
             self._model.generator.config.network,
             mesh_factor=self.card.base.mesh_factor,
             available=memory_limit(max_memory, device),

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ STATISTICS: tuple[str, ...] = ("pdf", "power")
 
 Arrays = dict[str, NDArray[Any]]
 
+# How long a scheduler that does not answer is waited for.
+_PATIENCE = "10s"
+
 
 def generate(
     parameters: Any,
@@ -53,6 +57,7 @@ def generate(
     keep_fields: bool = True,
     workers: int | None = None,
     scheduler: str | None = None,
+    device: str = "cpu",
     progress: bool = True,
 ) -> Path:
     """Emulate many samples into a zarr group or an HDF5 file; go on if it was begun.
@@ -82,6 +87,9 @@ def generate(
     scheduler
         Address of a running dask scheduler instead, such as ``tcp://host:8786``. Its
         workers must see `output` under the same path.
+    device
+        ``"cpu"``, or ``"cuda"``: each process uses the first device that it sees.
+        With `workers`, dask-cuda starts one process for each device.
     progress
         Show a bar with the time left.
 
@@ -99,8 +107,10 @@ def generate(
         written.
     BatchError
         If the scheduler or the workers cannot be reached or are lost.
+    NotEnoughMemoryError
+        If a box does not fit into the memory of a process.
     MissingDependencyError
-        If zarr or distributed is needed and not installed.
+        If zarr, distributed or dask-cuda is needed and not installed.
     """
     path = SampleStore.check_name(output)
     _check_ways(path, statistics, keep_fields, workers, scheduler)
@@ -118,6 +128,7 @@ def generate(
         paired=paired,
         same_phases=same_phases,
         names=names,
+        device=device,
     )
     measured = tuple(sorted(set(statistics)))
     _begin(path, plan, measured, keep_fields)
@@ -136,7 +147,7 @@ def generate(
                     _make(int(number), plan.rows[number], plan.recipe, store)
                     bar.update()
         elif len(missing):
-            with _client(workers, scheduler) as client:
+            with _client(workers, scheduler, device) as client:
                 _spread(client, missing, plan, path, bar)
     _check_all_there(path)
     return path
@@ -292,20 +303,25 @@ def _make_remotely(number: int, row: Any, recipe: SampleRecipe, path: str) -> in
 
 
 @contextlib.contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+def _client(workers: int | None, scheduler: str | None, device: str) -> Iterator[Any]:
     """A client of the running scheduler, or of workers that live as long as it."""
     distributed = require("distributed", "distributed")
     with contextlib.ExitStack() as stack:
         if scheduler is None:
+            if device == "cuda":
+                # One process per device, which sees no other.
+                start = require("dask_cuda", "cuda").LocalCUDACluster
+            else:
+                start = distributed.LocalCluster
             cluster = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None
-                )
+                start(n_workers=workers, threads_per_worker=1, dashboard_address=None)
             )
             yield stack.enter_context(distributed.Client(cluster))
             return
         try:
-            client = stack.enter_context(distributed.Client(scheduler, timeout="10s"))
+            client = stack.enter_context(
+                distributed.Client(scheduler, timeout=_PATIENCE)
+            )
             client.wait_for_workers(1, timeout=60)
         except (OSError, TimeoutError, ValueError) as error:
             raise BatchError(
@@ -347,6 +363,11 @@ def _spread(
             for number in waiting:
                 running.add(submit(number))
                 break
+    except CancelledError as error:
+        raise BatchError(
+            f"the dask scheduler is gone; finished samples are kept in {path}; start "
+            "it again with its workers, and this again to go on"
+        ) from error
     except (distributed.comm.CommClosedError, OSError) as error:
         if isinstance(error, AstroganError):
             raise

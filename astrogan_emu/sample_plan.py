@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from astropy import units as u
 from astropy.table import QTable, Row, Table
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from .checkpoints import model_path
 from .emulator import Emulator
 from .errors import (
     AstroganError,
+    BatchError,
     CheckpointError,
     GridError,
     ParameterError,
@@ -85,6 +87,8 @@ class SampleRecipe:
         Whether the amplitudes of the initial conditions are fixed.
     snapshot
         Path of the initial conditions, if they are read for each sample.
+    device
+        On which each process emulates.
     """
 
     model: str
@@ -94,6 +98,7 @@ class SampleRecipe:
     grid: GridSpec
     fixed: bool = False
     snapshot: str | None = None
+    device: str = "cpu"
 
     def emulator(self) -> Emulator:
         """Load the model, once per process, and make sure that it is the same one.
@@ -102,11 +107,18 @@ class SampleRecipe:
         ------
         CheckpointError
             If its file is missing here, or is another.
+        BatchError
+            If there is no such device here.
         """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise BatchError(
+                f"{socket.gethostname()} has no CUDA device that this process sees; "
+                "start the workers with dask-cuda, or choose device='cpu'"
+            )
         # A lock, as threads that start together would each read the file.
         with _loading:
             try:
-                emulator = Emulator.load(self.model)
+                emulator = Emulator.load(self.model, device=self.device)
             except (CheckpointError, UnknownModelError) as error:
                 raise CheckpointError(
                     f"cannot load the model on {socket.gethostname()}: {error}; every "
@@ -208,6 +220,7 @@ def plan_samples(
     paired: bool,
     same_phases: bool,
     names: Sequence[str] | None,
+    device: str = "cpu",
 ) -> SamplePlan:
     """Check everything about a batch, and write down what each sample is.
 
@@ -219,7 +232,7 @@ def plan_samples(
     ----------
     parameters, fields, n_realizations, seed, redshift, n_cells
         As for `emulate_batch`.
-    initial_conditions, model, extrapolate, fixed, paired, same_phases, names
+    initial_conditions, model, extrapolate, fixed, paired, same_phases, names, device
         As for `emulate_batch`.
 
     Returns
@@ -232,6 +245,8 @@ def plan_samples(
     ParameterError, GridError, UnknownFieldError, UnknownModelError, CheckpointError
         As `emulate_batch`.
     """
+    if device not in ("cpu", "cuda"):
+        raise ParameterError(f"device must be 'cpu' or 'cuda', got {device!r}")
     n_realizations = _whole("n_realizations", n_realizations, 1)
     seed = _whole("seed", seed, 0)
     n_cells = _whole("n_cells", n_cells, 1)
@@ -300,6 +315,7 @@ def plan_samples(
         grid=grid,
         fixed=bool(fixed),
         snapshot=snapshot,
+        device=device,
     )
     n_dim = 3 if card.base.depth is None else 2
     table = QTable(

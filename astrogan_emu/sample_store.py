@@ -345,8 +345,20 @@ def read_zarr(path: str | os.PathLike[str]) -> dict[str, Any]:
                 f"only {n_finished} of {len(marks)} samples of "
                 f"{store.path} are finished; start generate again to go on"
             )
+        # A token of what is read, beside its number.
+        rows = np.stack([np.arange(len(marks)), marks], axis=1)
+        shape = store["fields"].shape
         return {
-            "data": da.from_zarr(store["fields"]),
+            "data": da.map_blocks(
+                _read_block,
+                da.from_array(rows, chunks=(1, 2)),
+                path=str(store.path.absolute()),
+                drop_axis=1,
+                new_axis=list(range(1, len(shape))),
+                chunks=((1,) * shape[0], *((size,) for size in shape[1:])),
+                dtype=np.float32,
+                meta=np.empty((0,) * len(shape), dtype=np.float32),
+            ),
             "table": store.table,
             "fields": description["fields"],
             "units": {k: as_unit(v) for k, v in description["units"].items()},
@@ -354,6 +366,28 @@ def read_zarr(path: str | os.PathLike[str]) -> dict[str, Any]:
             "model": description["model"],
             "parameter_names": description["parameters"],
         }
+
+
+def _read_block(rows: NDArray[np.int64], *, path: str) -> NDArray[np.float32]:
+    """Read samples, and make sure that they are as they were written."""
+    found = []
+    with SampleStore.open(path) as store:
+        for number, mark in rows:
+            try:
+                stored = {
+                    name: store[name][int(number)]
+                    for name in store.description["arrays"]
+                }
+                good = _checksum(stored) == mark
+            except _DAMAGE:
+                good = False
+            if not good:
+                raise FieldFileError(
+                    f"sample {number} of {path} is damaged; start generate again as "
+                    "before, which makes it anew"
+                )
+            found.append(stored["fields"])
+    return np.stack(found)
 
 
 def _keep_block(

@@ -105,3 +105,11 @@ def test_lightcone(run, tmp_path):
     assert len(catalogue) > 0
     assert catalogue["z_cosmological"].max() <= 0.02
     assert pictures(tmp_path, "lightcone")
+
+
+@pytest.mark.slow
+def test_carpool(run):
+    """It simulates boxes of its own, and the error of the mean becomes smaller."""
+    said = run("carpool.py")
+    assert "8 simulations, 24 more emulated fields" in said
+    assert "times more simulations" in said

@@ -13,7 +13,6 @@ from astrogan_emu.errors import NotEnoughMemoryError, ParameterError
 from astrogan_emu.generated_fields import generated_fields
 from astrogan_emu.generators import FieldGenerator, FieldHead, GeneratorConfig
 from astrogan_emu.networks import NetworkConfig
-from astrogan_emu.parameters import ParameterSpace
 from astrogan_emu.tiling import (
     Tiling,
     bytes_per_cell,
@@ -26,10 +25,10 @@ CENTRE = {"omega_m": 0.3, "omega_b": 0.05, "h": 0.7, "n_s": 1.0, "sigma_8": 0.8}
 
 
 def toy(n_dim, widths=(2, 3, 4)):
-    """A generator with living weights, on one parameter."""
+    """A generator with living weights, told as much as the shipped one."""
     torch.manual_seed(1)
     heads = (FieldHead("matter", 0.2, True), FieldHead("galaxies", 0.1, False))
-    network = NetworkConfig(n_dim, 1, 2, n_conditions=3, widths=widths, style=4)
+    network = NetworkConfig(n_dim, 1, 2, n_conditions=8, widths=widths, style=4)
     generator = FieldGenerator(GeneratorConfig(network, heads)).eval()
     with torch.no_grad():
         for weight in generator.parameters():
@@ -54,7 +53,7 @@ def test_the_margin_is_what_the_network_can_see(widths):
     far[0, 0, multiple + wide : n - wide] += 5
     inside[0, 0, n - wide : n - wide + multiple] += 5
     made = [
-        generator.correction(one, torch.zeros(1, 3), None)[:, :, :multiple]
+        generator.correction(one, torch.zeros(1, 8), None)[:, :, :multiple]
         for one in (base, far, inside)
     ]
     assert torch.equal(made[0], made[1])
@@ -76,10 +75,7 @@ TILINGS = [
 def test_tiles_give_what_the_whole_gives(n_dim, n, tile):
     """Fields, large scales and the mean are the same to the rounding of float32."""
     generator = toy(n_dim)
-    model = SimpleNamespace(
-        generator=generator,
-        card=SimpleNamespace(space=ParameterSpace(omega_m=(0.1, 0.5))),
-    )
+    model = SimpleNamespace(generator=generator, card=Emulator.load("nbody").card)
     wide = margin(generator.config.network)
     made = [
         generated_fields(model, base_of(n_dim, n), CENTRE, 0.5, 7, Tiling(n, cut, wide))
@@ -95,7 +91,7 @@ def test_too_narrow_a_margin_shows():
     generator = toy(2)
     base = base_of(2, 96)[None, None]
     whole, cut = (
-        corrections(generator, base, torch.zeros(1, 3), lambda *_: None, tiling)
+        corrections(generator, base, torch.zeros(1, 8), lambda *_: None, tiling)
         for tiling in (Tiling(96, (96, 96), 0), Tiling(96, (48, 96), 8))
     )
     assert float((whole - cut).abs().max()) > 1e-3
