@@ -55,7 +55,7 @@ make_pages.make_figures(MADE)
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 # CHANGELOG and CONTRIBUTING have links for the code's site; a page may be missing.
-suppress_warnings = ["myst.xref_missing", "config.cache", "toc.empty_glob"]
+suppress_warnings = ["myst.xref_missing", "config.cache"]
 
 # -- Docstrings ----------------------------------------------------------------------
 
@@ -109,8 +109,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "min_reported_time": 1e9,
-    "default_thumb_file": str(HERE / "images" / "galaxies.png"),
-    "within_subsection_order": "ExampleTitleSortKey",
+    "within_subsection_order": "make_pages.ReadingOrder",
 }
 
 # -- Looks ---------------------------------------------------------------------------
@@ -119,6 +118,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "astrogan_emu"
 html_static_path = ["_static"]
 html_css_files = ["astrogan.css"]
+if not run_examples:
+    # The same empty picture beside every example says nothing.
+    html_css_files.append("no-thumbnails.css")
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
@@ -129,6 +131,7 @@ html_theme_options = {
         "**": ["page-toc"],
         "accuracy": [],
         "default-model": [],
+        "train-your-own": [],
     },
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -141,4 +144,5 @@ html_sidebars = {"index": []}
 def setup(app):
     """Link short names in docstrings to what they can only mean."""
     app.connect("missing-reference", make_pages.resolve_short_name)
+    app.connect("source-read", make_pages.drop_missing_pages)
     app.connect("autodoc-process-docstring", make_pages.literal_doctest_options)

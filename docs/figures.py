@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm
 from astrogan_emu import Emulator
 from astrogan_emu.checkpoints import model_path
 from astrogan_emu.initial_conditions import linear_field
-from astrogan_emu.linear_theory import linear_power
+from astrogan_emu.linear_theory import growth_factor, linear_power
 from astrogan_emu.statistics import power_spectrum
 
 NAMES = ["chain.png", "power.png", "seeds.png"]
@@ -53,7 +53,10 @@ def draw_chain(path, emulator, linear, base, fields):
         ("emulated matter", fields["matter"].data[..., slab].mean(2), "log"),
         ("emulated galaxies", fields["galaxies"].data[..., slab].mean(2), "faint"),
     ]
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), layout="constrained")
+    figure, grid = plt.subplots(
+        2, 2, figsize=(8, 8.2), layout="constrained", sharex=True, sharey=True
+    )
+    axes = grid.flat
     for ax, (title, values, scale) in zip(axes, panels, strict=True):
         norm, cmap = None, "cividis"
         if scale == "log":
@@ -66,8 +69,11 @@ def draw_chain(path, emulator, linear, base, fields):
         ax.imshow(
             values.T, origin="lower", extent=(0, side, 0, side), norm=norm, cmap=cmap
         )
-        ax.set(title=title, xlabel="x [Mpc/h]")
-    axes[0].set_ylabel("y [Mpc/h]")
+        ax.set_title(title)
+    for ax in grid[1]:
+        ax.set_xlabel("x [Mpc/h]")
+    for ax in grid[:, 0]:
+        ax.set_ylabel("y [Mpc/h]")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -78,8 +84,6 @@ def draw_power(path, emulator, base, fields):
     figure, ax = plt.subplots(figsize=(6.2, 4.2), layout="constrained")
     made = power_spectrum(fields["matter"])
     k = np.asarray(made.k)
-    from astrogan_emu.linear_theory import growth_factor
-
     growth = float(growth_factor(1 / (1 + REDSHIFT), PLANCK["omega_m"])) ** 2
     smooth = np.geomspace(k[0], k[-1], 100)
     theory = linear_power(torch.as_tensor(smooth), PLANCK).numpy() * growth
