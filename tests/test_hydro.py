@@ -68,7 +68,7 @@ def test_a_model_that_is_named_wins():
     """Also where it cannot do what is asked, which it says itself."""
     assert choose_model("nbody", "gas_density", {"a_sn1"}) == "nbody"
     with pytest.raises(UnknownFieldError, match="nbody does not make 'gas_density'"):
-        emulate_galaxy_field(POINT, field="gas_density", model="nbody", n_cells=N)
+        emulate_galaxy_field(Planck18, field="gas_density", model="nbody", n_cells=N)
 
 
 def test_what_no_model_can_do_is_said():
@@ -77,7 +77,7 @@ def test_what_no_model_can_do_is_said():
         emulate_galaxy_field(POINT, field="light", n_cells=N)
     with pytest.raises(UnknownFieldError, match="'galaxies' and 'gas_density'"):
         choose_model(None, ["galaxies", "gas_density"])
-    with pytest.raises(UnknownParameterError, match="'a_sn9', perhaps a_sn1"):
+    with pytest.raises(UnknownParameterError, match="'a_sn9', perhaps a_sn"):
         emulate_galaxy_field(POINT, field="matter", a_sn9=1.0, n_cells=N)
     with pytest.raises(UnknownParameterError, match="a_sn1"):
         emulate_galaxy_field(POINT, field="galaxies", a_sn1=1.0, n_cells=N)
@@ -143,7 +143,7 @@ def test_dense_gas_is_hot(made):
     assert np.median(temperature[dense]) > 5 * np.median(temperature[thin])
 
 
-@pytest.mark.parametrize("n_cells", [12, 48])
+@pytest.mark.parametrize("n_cells", [12, 20])
 def test_boxes_of_other_sizes_are_of_the_same_cells(hydro, n_cells):
     """Any multiple of four."""
     field = hydro.emulate(POINT, fields="gas_density", n_cells=n_cells, seed=1)
