@@ -4,7 +4,7 @@
 `GalaxyField`; `Emulator` does the same for many fields with one loaded model.
 `sample_galaxies` and `lightcone` make catalogues of galaxies.
 To train on your own simulations, start from `read_snapshot`; `simulate` makes
-toy ones.
+toy ones. `detect_companions` looks for exoplanets in images.
 
 Names are loaded on first use, so importing the package is quick.
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .batch import FieldBatch as FieldBatch
     from .batch import emulate_batch as emulate_batch
     from .catalogues import sample_galaxies as sample_galaxies
+    from .companions import ADISequence as ADISequence
+    from .companions import detect_companions as detect_companions
     from .control_variates import carpool as carpool
     from .differentiable import differentiable_fields as differentiable_fields
     from .emulation import emulate_galaxy_field as emulate_galaxy_field
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it, which is loaded on first use. Type
 # checkers read the imports above instead; a test keeps the two alike.
 _HOME = {
+    "ADISequence": "companions",
     "AstroganError": "errors",
     "AstroganWarning": "errors",
     "Emulator": "emulator",
@@ -56,6 +59,7 @@ _HOME = {
     "TrainingConfig": "training",
     "camels_suite": "suites",
     "carpool": "control_variates",
+    "detect_companions": "companions",
     "differentiable_fields": "differentiable",
     "emulate_batch": "batch",
     "emulate_galaxy_field": "emulation",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .companions.command import add_detect
 from .errors import AstroganError
 
 __all__ = ["main"]
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_train(commands)
     _add_validate(commands)
+    add_detect(commands)
     info = commands.add_parser("info", help="what a model is, and how good")
     info.add_argument("model", nargs="?", default="nbody")
     info.set_defaults(run=_info)
