@@ -122,7 +122,8 @@ def draw_areas(results, path):
         axis.set_yticks(range(len(labels)), labels)
         axis.set_title(f"{table['frames']} frames; at the right: area", fontsize=10)
         axis.set_xlabel("area under the curve less that of annular PCA")
-        axis.invert_yaxis() if axis is np.atleast_1d(axes)[0] else None
+    # Shared by all panels.
+    np.atleast_1d(axes)[0].invert_yaxis()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -133,7 +134,8 @@ def main(results, folder):
     values = json.loads(path.read_text())
     draw_maps(values, path.parent, folder / "companions-maps.png")
     draw_limits(values, folder / "companions-limits.png")
-    draw_areas(values, folder / "companions-roc.png")
+    if any(name.startswith("roc_every") for name in values):
+        draw_areas(values, folder / "companions-roc.png")
 
 
 if __name__ == "__main__":

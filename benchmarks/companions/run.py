@@ -30,9 +30,9 @@ from astrogan_emu.companions.photometry import measure
 from astrogan_emu.companions.snr import snr_at
 from astrogan_emu.companions.speckle import (
     SpeckleGAN,
-    check_speckles,
     noise_pool,
 )
+from astrogan_emu.companions.speckle_checks import check_speckles
 from astrogan_emu.companions.templates import Speckles, Templates, conditions_at
 
 
