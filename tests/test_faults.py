@@ -53,7 +53,7 @@ def finished(output):
     return 0
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_costs_only_its_sample(cluster, tmp_path):
     pid = next(iter(cluster.run(os.getpid).values()))
     assert finished(output) < 40
     os.kill(pid, signal.SIGKILL)
-    thread.join(120)
+    thread.join(300)
     assert not raised
     check(output, 40)
 
@@ -132,15 +132,15 @@ def test_a_worker_out_of_memory_is_replaced(cluster, tmp_path):
     """The samples of a worker that something else filled are made by others."""
     distributed = pytest.importorskip("distributed")
     output = tmp_path / "out.zarr"
-    cluster.wait_for_workers(2, timeout=30)
+    cluster.wait_for_workers(2, timeout=300)
     thread, raised = in_background(
         lambda: made(output, n_realizations=20, scheduler=cluster.scheduler.address)
     )
     wait_until(lambda: finished(output) > 1)
     # Killed once is enough to give it up.
     with pytest.raises(distributed.KilledWorker):
-        cluster.submit(hog, pure=False).result(timeout=100)
-    thread.join(120)
+        cluster.submit(hog, pure=False).result(timeout=300)
+    thread.join(300)
     # A sample that stood beside it each time may have been given up as well.
     for error in raised:
         assert isinstance(error, BatchError | NotEnoughMemoryError)
@@ -151,7 +151,7 @@ def test_a_worker_out_of_memory_is_replaced(cluster, tmp_path):
 @pytest.mark.slow
 def test_a_box_too_large_for_a_worker_is_refused(cluster, tmp_path):
     """Before it is begun, by the limit of the worker."""
-    cluster.wait_for_workers(2, timeout=30)
+    cluster.wait_for_workers(2, timeout=300)
     with pytest.raises(NotEnoughMemoryError, match="n_cells = 320 needs"):
         made(tmp_path / "o.zarr", n_cells=320, scheduler=cluster.scheduler.address)
 
@@ -160,7 +160,7 @@ def test_a_box_too_large_for_a_worker_is_refused(cluster, tmp_path):
 def test_a_damaged_chunk_is_made_again_by_workers(cluster, tmp_path):
     """Reading it is an error; generating again mends it."""
     output = tmp_path / "out.zarr"
-    cluster.wait_for_workers(2, timeout=30)
+    cluster.wait_for_workers(2, timeout=300)
     address = cluster.scheduler.address
     made(output, n_realizations=3, scheduler=address)
     before = stored(output)
@@ -232,7 +232,7 @@ def test_a_scheduler_that_is_gone_is_one_clear_error(apart, tmp_path, monkeypatc
     )
     wait_until(lambda: finished(output) > 1 or raised)
     scheduler.kill()
-    thread.join(90)
+    thread.join(300)
     assert [type(error) for error in raised] == [BatchError]
     assert re.search("scheduler is gone|workers failed", str(raised[0]))
     assert "finished samples are kept" in str(raised[0])
