@@ -57,7 +57,7 @@ def wait_until(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def in_background(call):
@@ -108,15 +108,15 @@ def test_a_worker_that_is_killed_costs_only_its_sample(cluster, tmp_path):
     output = tmp_path / "out.zarr"
     address = cluster.scheduler.address
     thread, raised = in_background(
-        lambda: made(output, n_realizations=40, scheduler=address)
+        lambda: made(output, n_realizations=24, scheduler=address)
     )
     wait_until(lambda: finished(output) > 1)
     pid = next(iter(cluster.run(os.getpid).values()))
-    assert finished(output) < 40
+    assert finished(output) < 24
     os.kill(pid, signal.SIGKILL)
     thread.join(300)
     assert not raised
-    check(output, 40)
+    check(output, 24)
 
 
 def hog():
@@ -134,7 +134,7 @@ def test_a_worker_out_of_memory_is_replaced(cluster, tmp_path):
     output = tmp_path / "out.zarr"
     cluster.wait_for_workers(2, timeout=300)
     thread, raised = in_background(
-        lambda: made(output, n_realizations=20, scheduler=cluster.scheduler.address)
+        lambda: made(output, n_realizations=12, scheduler=cluster.scheduler.address)
     )
     wait_until(lambda: finished(output) > 1)
     # Killed once is enough to give it up.
@@ -144,8 +144,8 @@ def test_a_worker_out_of_memory_is_replaced(cluster, tmp_path):
     # A sample that stood beside it each time may have been given up as well.
     for error in raised:
         assert isinstance(error, BatchError | NotEnoughMemoryError)
-    made(output, n_realizations=20)
-    check(output, 20)
+    made(output, n_realizations=12)
+    check(output, 12)
 
 
 @pytest.mark.slow
