@@ -67,7 +67,7 @@ class MemoryPlan:
     def __str__(self) -> str:
         tiles = self.tiling.n_tiles
         return (
-            f"needs {self.needed / 1e9:.2g} GB, {self.available / 1e9:.2g} available"
+            f"needs {self.needed / 1e9:.3g} GB, {self.available / 1e9:.3g} available"
             + (f"; the network works in {tiles} tiles" if tiles > 1 else "")
         )
 
@@ -116,8 +116,8 @@ def plan_memory(
         share = max(available, 0) / needed
         below = int(n_cells * share ** (1 / 3)) // network.multiple * network.multiple
         raise NotEnoughMemoryError(
-            f"a box of n_cells = {n_cells} needs {needed / 1e9:.2g} GB, and "
-            f"{max(available, 0) / 1e9:.2g} GB are available; choose about {below} "
+            f"a box of n_cells = {n_cells} needs {needed / 1e9:.3g} GB, and "
+            f"{max(available, 0) / 1e9:.3g} GB are available; choose about {below} "
             "cells, or free some memory"
         )
     network_need = kept + tiling.window_cells * bytes_per_cell(network)

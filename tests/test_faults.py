@@ -53,11 +53,11 @@ def finished(output):
     return 0
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def in_background(call):
@@ -108,15 +108,15 @@ def test_a_worker_that_is_killed_costs_only_its_sample(cluster, tmp_path):
     output = tmp_path / "out.zarr"
     address = cluster.scheduler.address
     thread, raised = in_background(
-        lambda: made(output, n_realizations=40, scheduler=address)
+        lambda: made(output, n_realizations=24, scheduler=address)
     )
     wait_until(lambda: finished(output) > 1)
     pid = next(iter(cluster.run(os.getpid).values()))
-    assert finished(output) < 40
+    assert finished(output) < 24
     os.kill(pid, signal.SIGKILL)
-    thread.join(120)
+    thread.join(300)
     assert not raised
-    check(output, 40)
+    check(output, 24)
 
 
 def hog():
@@ -132,26 +132,26 @@ def test_a_worker_out_of_memory_is_replaced(cluster, tmp_path):
     """The samples of a worker that something else filled are made by others."""
     distributed = pytest.importorskip("distributed")
     output = tmp_path / "out.zarr"
-    cluster.wait_for_workers(2, timeout=30)
+    cluster.wait_for_workers(2, timeout=300)
     thread, raised = in_background(
-        lambda: made(output, n_realizations=20, scheduler=cluster.scheduler.address)
+        lambda: made(output, n_realizations=12, scheduler=cluster.scheduler.address)
     )
     wait_until(lambda: finished(output) > 1)
     # Killed once is enough to give it up.
     with pytest.raises(distributed.KilledWorker):
-        cluster.submit(hog, pure=False).result(timeout=100)
-    thread.join(120)
+        cluster.submit(hog, pure=False).result(timeout=300)
+    thread.join(300)
     # A sample that stood beside it each time may have been given up as well.
     for error in raised:
         assert isinstance(error, BatchError | NotEnoughMemoryError)
-    made(output, n_realizations=20)
-    check(output, 20)
+    made(output, n_realizations=12)
+    check(output, 12)
 
 
 @pytest.mark.slow
 def test_a_box_too_large_for_a_worker_is_refused(cluster, tmp_path):
     """Before it is begun, by the limit of the worker."""
-    cluster.wait_for_workers(2, timeout=30)
+    cluster.wait_for_workers(2, timeout=300)
     with pytest.raises(NotEnoughMemoryError, match="n_cells = 320 needs"):
         made(tmp_path / "o.zarr", n_cells=320, scheduler=cluster.scheduler.address)
 
@@ -160,7 +160,7 @@ def test_a_box_too_large_for_a_worker_is_refused(cluster, tmp_path):
 def test_a_damaged_chunk_is_made_again_by_workers(cluster, tmp_path):
     """Reading it is an error; generating again mends it."""
     output = tmp_path / "out.zarr"
-    cluster.wait_for_workers(2, timeout=30)
+    cluster.wait_for_workers(2, timeout=300)
     address = cluster.scheduler.address
     made(output, n_realizations=3, scheduler=address)
     before = stored(output)
@@ -232,7 +232,7 @@ def test_a_scheduler_that_is_gone_is_one_clear_error(apart, tmp_path, monkeypatc
     )
     wait_until(lambda: finished(output) > 1 or raised)
     scheduler.kill()
-    thread.join(90)
+    thread.join(300)
     assert [type(error) for error in raised] == [BatchError]
     assert re.search("scheduler is gone|workers failed", str(raised[0]))
     assert "finished samples are kept" in str(raised[0])
