@@ -4,7 +4,7 @@
     python benchmarks/check_hydro.py fixed
 
 ``response``: change of a few numbers at redshift 0 when one strength of feedback goes
-from 0.6 to 1.8, the rest at the centre: for the model the mean over two realisations and
+from 0.6 to 1.8, the rest at the centre: for the model the mean over two boxes and
 its scatter, for the simulations of the training set, whose runs differ in everything at
 once, a linear fit in omega_m, sigma_8 and the logarithms of the strengths, with its
 standard error. Powers are at k = 1 h/Mpc, over that of the base.
