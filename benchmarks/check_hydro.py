@@ -4,7 +4,7 @@
     python benchmarks/check_hydro.py fixed
 
 ``response``: change of a few numbers at redshift 0 when one strength of feedback goes
-from 1/2 to 2, the rest at the centre: for the model the mean over two realisations and
+from 0.6 to 1.8, the rest at the centre: for the model the mean over two boxes and
 its scatter, for the simulations of the training set, whose runs differ in everything at
 once, a linear fit in omega_m, sigma_8 and the logarithms of the strengths, with its
 standard error. Powers are at k = 1 h/Mpc, over that of the base.
@@ -57,7 +57,7 @@ def of_model(emulator, name):
     found = []
     for seed in range(2):
         ends = []
-        for strength in (0.5, 2.0):
+        for strength in (0.6, 1.8):
             point = {**CENTRE, name: strength}
             made = emulator.emulate(point, n_cells=32, seed=seed)
             delta = linear_field(SUITE, n_cells=32, box_size=SIDE, seed=seed)
@@ -89,7 +89,7 @@ def of_simulations(path):
         error = np.sqrt(rest @ rest / max(1, len(matrix) - matrix.shape[1]))
         errors = error * np.sqrt((inverse**2).sum(1))
         for i, name in enumerate(STRENGTHS):
-            wide = np.log(4.0)
+            wide = np.log(3.0)
             result[name, key] = (slopes[3 + i] * wide, errors[3 + i] * wide)
     return result
 
