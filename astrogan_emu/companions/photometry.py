@@ -93,4 +93,4 @@ def measure(maps: RankMaps, templates: Templates, x: float, y: float) -> Measure
         )
         if settled:
             break
-    return Measurement(*map(float, place), settled)
+    return Measurement(float(place[0]), float(place[1]), float(place[2]), settled)
