@@ -16,14 +16,14 @@ def game():
 
 
 def test_the_critic_learns_to_tell_the_real_from_the_generated(game):
-    """Its margin grows from about nothing, and its loss falls."""
+    """Its margin grows until it is right, and its loss falls."""
     critic, *given = game
     optimiser = torch.optim.Adam(critic.parameters(), 5e-3)
     reports = [
         critic_update(critic, optimiser, *given, penalty=0.1 * (step % 4 == 0))
         for step in range(40)
     ]
-    assert abs(reports[0]["margin"]) < 0.5 < reports[-1]["margin"]
+    assert reports[-1]["margin"] > max(0.5, reports[0]["margin"] + 0.5)
     assert reports[-1]["critic"] < reports[0]["critic"]
     assert [step for step, r in enumerate(reports) if "penalty" in r] == [
         *range(0, 40, 4)
