@@ -16,11 +16,26 @@ from collections.abc import Iterator
 import dask
 import torch
 
-__all__ = ["concurrent_tasks", "shared_cores"]
+__all__ = ["concurrent_tasks", "one_thread", "shared_cores"]
 
 _lock = threading.Lock()
 _running = 0
 _before = 1
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, and restore its setting afterwards.
+
+    Networks of a few thousand weights on patches of a few pixels lose more by handing
+    work from thread to thread than they gain, most of all on a busy machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -198,3 +198,19 @@ def test_impossible_shapes_are_refused(change, message):
     good = {"n_dim": 2, "in_channels": 1, "out_channels": 1, "n_conditions": 1}
     with pytest.raises(TrainingError, match=message):
         NetworkConfig(**{**good, **change})
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_small_fields_are_the_same_in_a_batch_and_one_by_one(training):
+    """Small ones share a convolution, whatever their conditions."""
+    torch.manual_seed(2)
+    net = UNet(NetworkConfig(2, 2, 3, 2, widths=(4, 6), critic_widths=(4,), style=8))
+    torch.nn.init.normal_(net.head)
+    net.train(training)
+    x, told = torch.randn(5, 2, 8, 8), torch.randn(5, 2)
+    noise = [torch.randn(5, 1, 8 >> n, 8 >> n) for n in net.noise_levels]
+    together = net(x, told, noise)
+    for i in range(5):
+        own = slice(i, i + 1)
+        alone = net(x[own], told[own], [each[own] for each in noise])
+        torch.testing.assert_close(together[own], alone, rtol=1e-4, atol=1e-5)

@@ -101,7 +101,9 @@ def learn(
         One scorer for each sector.
     """
     if templates is None:
-        templates = Templates.make(null, _TEMPLATES, np.random.default_rng((seed, 0)))
+        # The ratio learns from them its rank alone.
+        count = _TEMPLATES if score != "snr" else _TEMPLATES // 4
+        templates = Templates.make(null, count, np.random.default_rng((seed, 0)))
     speckles = Speckles.of(null)
     center, fwhm = null.sequence.center, null.sequence.fwhm
     scorers: list[Scorer] = []

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import TrainingError
+from ..torch_threads import one_thread
 from .templates import Templates
 
 __all__ = ["CompanionDetector", "DetectorConfig"]
@@ -106,6 +107,7 @@ class CompanionDetector:
         self.network = network.eval().requires_grad_(False)
 
     @classmethod
+    @one_thread()
     def train(
         cls,
         noise: Noise,
@@ -164,6 +166,7 @@ class CompanionDetector:
             schedule.step()
         return cls(network)
 
+    @one_thread()
     def score(
         self, patches: NDArray[np.float32], conditions: NDArray[np.float32]
     ) -> NDArray[np.float64]:

@@ -93,5 +93,4 @@ def measure(maps: RankMaps, templates: Templates, x: float, y: float) -> Measure
         )
         if settled:
             break
-    x, y, flux = (float(each) for each in place)
-    return Measurement(x, y, flux, settled)
+    return Measurement(float(place[0]), float(place[1]), float(place[2]), settled)

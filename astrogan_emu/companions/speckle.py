@@ -22,6 +22,7 @@ from ..adversarial import critic_update, critic_verdict, follow
 from ..checkpoints import check_weights, read_tensors, write_tensors
 from ..errors import CheckpointError, TrainingDivergedError, TrainingError
 from ..networks import Critic, NetworkConfig, UNet
+from ..torch_threads import one_thread
 from .speckle_checks import check_speckles
 from .templates import Speckles
 
@@ -190,6 +191,7 @@ class SpeckleGAN:
         self.critic = critic.eval().requires_grad_(False)
 
     @classmethod
+    @one_thread()
     def fit(
         cls,
         speckles: Speckles,
@@ -256,6 +258,7 @@ class SpeckleGAN:
             follow(average, generator, min(config.ema, (1 + step) / (10 + step)))
         return cls(gaussian, average, critic)
 
+    @one_thread()
     def sample(
         self, conditions: NDArray[np.float32], rng: np.random.Generator
     ) -> NDArray[np.float32]:
@@ -270,6 +273,7 @@ class SpeckleGAN:
                 parts.append((start + self.generator(start, told, noise)).numpy())
         return np.concatenate(parts)
 
+    @one_thread()
     def score(
         self, patches: NDArray[np.float32], conditions: NDArray[np.float32]
     ) -> NDArray[np.float64]:

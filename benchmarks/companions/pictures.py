@@ -58,7 +58,12 @@ def draw_maps(results, folder, path):
         for axis, (image, label, style) in zip(row, panels, strict=True):
             shown = axis.imshow(image, origin="lower", extent=extent, **style)
             bar = figure.colorbar(shown, ax=axis, shrink=0.85, label=label)
+            # Left to itself, the scale crowds its numbers about 0.
+            bar.minorticks_off()
+            if "frame" in label:
+                bar.set_ticks([0, 300, 1000, 3000], labels=["0", "300", "1000", "3000"])
             if "score" in label:
+                bar.set_ticks([-20, 0, 20, 60], labels=["-20", "0", "20", "60"])
                 bar.ax.axhline(threshold, color="cyan", lw=2)
             axis.plot(0, 0, "+", color="cyan", ms=8)
             for candidate in each.candidates:
