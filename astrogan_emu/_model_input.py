@@ -138,7 +138,8 @@ def checked_parameters(
     values = as_parameters(params, names=names, defaults=space.defaults, **keywords)
     given = [values[name] for name in space.names]
     card.allowed.check(given, extrapolate=extrapolate)
-    warn_in_corner(space, values)
+    if card.errors:
+        warn_in_corner(space, values)
     return {name: values[name] for name in names}
 
 

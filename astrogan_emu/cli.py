@@ -152,7 +152,6 @@ def _emulate(options: argparse.Namespace) -> None:
     if ratio:
         said += f"; the simulation it stands in for takes about {ratio:.0f} times that"
     print(said)
-    # A second run of the same command would otherwise fail on its own result.
     replace = options.overwrite or options.output is None
     field.write(output, overwrite=replace)
     print(f"wrote {output}")
@@ -497,5 +496,5 @@ def _info(options: argparse.Namespace) -> None:
     print(f"  {'redshift':10s} {card.redshifts[0]:g} to {card.redshifts[1]:g}")
     print("scores on held-out simulations:")
     for name, value in card.scores.items():
-        print(f"  {name:22s} {value:.4f}")
+        print(f"  {name:52s} {value}")
     print(f"sha256 {emulator.identity['sha256']}")

@@ -314,7 +314,7 @@ def _client(workers: int | None, scheduler: str | None, device: str) -> Iterator
             else:
                 start = distributed.LocalCluster
             cluster = stack.enter_context(
-                start(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+                start(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
             )
             yield stack.enter_context(distributed.Client(cluster))
             return

@@ -79,7 +79,9 @@ def test_a_sample_is_that_of_the_emulator():
     for name, field in sample.items():
         np.testing.assert_allclose(field.data, alone[name].data, rtol=1e-4)
         assert field.unit == alone[name].unit
-        assert field.meta == alone[name].meta
+        # What a field is expected to be off by is said of single fields alone.
+        known = {k: v for k, v in alone[name].meta.items() if k != "expected_error"}
+        assert field.meta == known
         assert field.grid == alone[name].grid
     with pytest.raises(IndexError, match="no sample 3"):
         batch[3]
@@ -365,7 +367,7 @@ def test_a_cluster_of_processes_makes_the_same(reference, tmp_path):
     pytest.importorskip("zarr")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster),
     ):

@@ -95,7 +95,7 @@ def cluster():
             n_workers=2,
             threads_per_worker=1,
             memory_limit="1.5GB",
-            dashboard_address=None,
+            dashboard_address=":0",
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
