@@ -64,7 +64,7 @@ def sample_seed(seed: int, number: int) -> int:
         63 bits, independent of those of other numbers (`numpy.random.SeedSequence`).
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(number,))
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 @dataclass(frozen=True)
