@@ -111,13 +111,14 @@ def scatter_scores(key: Key, values: Mapping[str, Array], n_runs: int) -> list[S
         frequency.
     """
     ratio = values["relative_made"] / values["relative_true"]
+    worst, mean = np.abs(ratio - 1).max(), abs(ratio.mean() - 1)
     beyond = np.abs(values["matrix_made"] - values["matrix_true"])
-    beyond = np.maximum(beyond - values["matrix_error"], 0)
+    beyond = np.maximum(beyond - values["matrix_error"], 0).max()
     # With few realisations a mean over k says more than the worst of many shells.
     return [
-        _score("M2 scatter of power", key, np.abs(ratio - 1).max(), 0.10, n_runs),
-        _score("M2 scatter of power, mean", key, abs(ratio.mean() - 1), None, n_runs),
-        _score("M3 correlation of power", key, beyond.max(), 0.10, n_runs),
+        Score.judged("M2 scatter of power", key, worst, 0.10, n_runs),
+        Score.judged("M2 scatter of power, mean", key, mean, None, n_runs),
+        Score.judged("M3 correlation of power", key, beyond, 0.10, n_runs),
     ]
 
 
@@ -206,7 +207,7 @@ def response_scores(
     error = float("nan")
     if known.any() and (largest := np.abs(true[known]).max()) > 0:
         error = float(np.abs(made - true)[known].max() / largest)
-    return _score(f"M8 response to {key[3]}", key[:3], error, 0.05, 2)
+    return Score.judged(f"M8 response to {key[3]}", key[:3], error, 0.05, 2)
 
 
 def error_table(comparisons: Sequence[Comparison], method: str) -> dict[str, Any]:
@@ -265,12 +266,3 @@ def _band(comparison: Comparison, low: float, high: float) -> tuple[float, float
 
 def _rounded(values: Array) -> list[float]:
     return [round(float(value), 5) for value in values]
-
-
-def _score(
-    metric: str, key: Key, value: float, bar: float | None, n_runs: int
-) -> Score:
-    passed = None
-    if bar is not None and np.isfinite(value):
-        passed = bool(value <= bar)
-    return Score(metric, *key, float(value), bar, passed, n_runs)

@@ -31,7 +31,8 @@ from .parameter_files import camels_parameters
 from .parameters import COSMOLOGICAL
 from .preparation import PreparationConfig, base_field
 from .preparation_plan import draw_splits, range_of_suite
-from .run_parts import Part, check_part, one_thread, read_part, write_part
+from .run_parts import Part, check_part, read_part, write_part
+from .torch_threads import one_thread
 from .training_data import Description
 
 __all__ = ["is_multifield", "prepare_multifield", "slab_means"]

@@ -38,7 +38,6 @@ from .run_parts import (
     Part,
     check_part,
     file_prints,
-    one_thread,
     read_part,
     write_part,
 )
@@ -51,6 +50,7 @@ from .targets import (
     linear_field_of,
     snapshot_fields,
 )
+from .torch_threads import one_thread
 from .training_data import Description
 
 __all__ = ["PreparationConfig", "base_field", "prepare"]

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ._files import atomic_path, sha256_of
@@ -29,7 +27,6 @@ __all__ = [
     "Part",
     "check_part",
     "file_prints",
-    "one_thread",
     "read_part",
     "write_part",
 ]
@@ -77,20 +74,6 @@ class Part:
             target=self.target,
             base=self.base,
         )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: their number may change the last digit of a transform.
-
-    Parts must be the same bytes wherever they are made.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def file_prints(snapshots: Iterable[str | os.PathLike[str]]) -> dict[str, str]:

@@ -234,6 +234,33 @@ class Score:
     passed: bool | None
     n_runs: int
 
+    @classmethod
+    def judged(
+        cls,
+        metric: str,
+        key: tuple[str, str, float],
+        value: float,
+        bar: float | None,
+        n_runs: int,
+        *,
+        least: bool = False,
+    ) -> Score:
+        """A number held against its bar; one that is no number is not judged.
+
+        Parameters
+        ----------
+        metric, value, bar, n_runs
+            As for the class.
+        key
+            Method, field and redshift.
+        least
+            The bar is the least that passes, not the most.
+        """
+        passed = None
+        if bar is not None and np.isfinite(value):
+            passed = bool(value >= bar if least else value <= bar)
+        return cls(metric, *key, float(value), bar, passed, n_runs)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types that JSON can hold, which has no word for what is no number."""
         return asdict(self) | {"value": self.value if np.isfinite(self.value) else None}
@@ -328,22 +355,10 @@ def score(comparisons: Sequence[Comparison]) -> list[Score]:
     def add(
         metric: str, value: float, bar: float | None, *, least: bool = False
     ) -> None:
-        passed = None
         # Too few peaks, say, leave no number to judge.
-        if bar is not None and np.isfinite(value):
-            passed = bool(value >= bar if least else value <= bar)
-        result.append(
-            Score(
-                metric,
-                first.method,
-                first.field,
-                first.redshift,
-                value,
-                bar,
-                passed,
-                len(comparisons),
-            )
-        )
+        key = (first.method, first.field, first.redshift)
+        n_runs = len(comparisons)
+        result.append(Score.judged(metric, key, value, bar, n_runs, least=least))
 
     groups = {"interior": [c for c in comparisons if not c.edge]}
     groups["edge"] = [c for c in comparisons if c.edge]

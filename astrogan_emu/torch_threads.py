@@ -27,8 +27,9 @@ _before = 1
 def one_thread() -> Iterator[None]:
     """Let torch use one thread, and restore its setting afterwards.
 
-    Networks of a few thousand weights on patches of a few pixels lose more by handing
-    work from thread to thread than they gain, most of all on a busy machine.
+    Their number may change the last digit of a transform, where the same bytes are
+    wanted on any machine; and networks of a few thousand weights on patches of a few
+    pixels lose more by handing work from thread to thread than they gain.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

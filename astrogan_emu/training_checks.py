@@ -245,9 +245,8 @@ class TrainingChecks:
         ]
 
     def _score(self, metric: str, z: float, value: float, bar: float | None) -> Score:
-        passed = None if bar is None else bool(value <= bar)
         count = len(self._told.get(z, ())) or len(self._likened)
-        return Score(metric, self.method, "matter", z, value, bar, passed, count)
+        return Score.judged(metric, (self.method, "matter", z), value, bar, count)
 
     @property
     def errors(self) -> Mapping[float, Array]:

@@ -8,7 +8,14 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["counted_transforms", "describe", "flops", "network_rate", "shortest"]
+__all__ = [
+    "counted_transforms",
+    "describe",
+    "flops",
+    "generate",
+    "network_rate",
+    "shortest",
+]
 
 
 def describe():
@@ -68,7 +75,7 @@ def network_rate(generator, n_cells):
     try:
         for name, original in originals.items():
             setattr(functional, name, record(original))
-        _run(generator, n_cells)
+        generate(generator, n_cells)()
     finally:
         for name, original in originals.items():
             setattr(functional, name, original)
@@ -79,14 +86,6 @@ def network_rate(generator, n_cells):
                 original(x, weight, *rest, **keywords)
 
     return flops(again) / shortest(again), len(shapes)
-
-
-def _run(generator, n_cells):
-    network = generator.config.network
-    base = torch.rand(1, network.in_channels, *(n_cells,) * network.n_dim)
-    noise = generator.draw_noise(1, n_cells, torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        return generator(base, torch.rand(1, network.n_conditions), noise)
 
 
 def generate(generator, n_cells):

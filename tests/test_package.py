@@ -15,7 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # One direction: a module imports, at its top level, only from modules before it.
 LAYERS = [
-    *("errors", "_optional", "_files"),
+    *("errors", "_optional", "_files", "torch_threads"),
     *("_parameter_input", "parameters"),
     *("geometry", "sph", "grids", "periodic"),
     *("noise", "matter_transfer", "linear_theory", "initial_conditions"),
@@ -31,7 +31,7 @@ LAYERS = [
     *("conditioning", "networks", "generators", "losses", "adversarial"),
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),
     *("training_state", "warm_start", "training"),
-    *("tiling", "torch_threads", "box_memory"),
+    *("tiling", "box_memory"),
     *("derived_fields", "expected_errors"),
     *("_initial_conditions_input", "_model_input", "generated_fields"),
     *("emulator", "emulation", "differentiable"),
