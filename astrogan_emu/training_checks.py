@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,11 +246,6 @@ class TrainingChecks:
     def _score(self, metric: str, z: float, value: float, bar: float | None) -> Score:
         count = len(self._told.get(z, ())) or len(self._likened)
         return Score.judged(metric, (self.method, "matter", z), value, bar, count)
-
-    @property
-    def errors(self) -> Mapping[float, Array]:
-        """Error of the regressor with one simulation left out, by redshift."""
-        return {z: each.errors for z, each in self._regressors.items()}
 
 
 def _coarse_log(field: Array) -> Array:

@@ -1,7 +1,7 @@
 """Put a trained model into the package, with its speed in its card.
 
     astrogan-emu validate suite -o report --model run/model.safetensors --write-card
-    python benchmarks/ship_model.py run/model.safetensors
+    python -m benchmarks.ship_model run/model.safetensors
 
 The first command puts scores and errors into the card; the second times an emulated box
 and the simulation that it stands in for (128^3 particles, 256^3 mesh, 50 steps) beside
@@ -17,9 +17,6 @@ import torch
 
 from astrogan_emu.checkpoints import read_model, write_model
 from astrogan_emu.emulator import Emulator
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.emulation import POINT, simulation
 from benchmarks.machine import shortest
 
