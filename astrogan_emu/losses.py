@@ -195,8 +195,8 @@ def cross_loss(fields: Tensor, target: Tensor) -> Tensor:
     -------
     Tensor
         Mean over samples and shells up to three quarters of the Nyquist frequency of
-        ln(1 + |x|), with x the difference of the cross-power over the geometric mean
-        of the target's auto-powers, with weights falling as k^(-1/2).
+        ``ln(1 + |x|)``, with x the difference of the cross-power over the geometric
+        mean of the target's auto-powers, with weights falling as k^(-1/2).
     """
     n, n_dim = fields.shape[-1], fields.ndim - 2
     axes = tuple(range(2, fields.ndim))
