@@ -94,6 +94,14 @@ class NetworkConfig:
         return int(2 ** len(self.critic_widths))
 
 
+def _normal(weight: Tensor, std: float = 1.0) -> Tensor:
+    """Fill with normal numbers; a tensor without memory (device meta) stays as it is.
+
+    PyTorch would load its compiler for that, which takes seconds.
+    """
+    return weight if weight.is_meta else nn.init.normal_(weight, std=std)
+
+
 def _channels_last(x: Tensor) -> Tensor:
     """Memory layout in which convolutions are fast."""
     if x.ndim == 5:
@@ -259,12 +267,14 @@ class _ModulatedConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.operation = operation
-        self.weight = nn.Parameter(torch.randn(n_out, n_in, *(kernel,) * n_dim))
+        self.weight = nn.Parameter(
+            _normal(torch.empty(n_out, n_in, *(kernel,) * n_dim))
+        )
         self.bias = nn.Parameter(torch.zeros(n_out))
         self.affine = nn.Linear(style, n_in)
         self.shift = nn.Linear(style, n_out)
         for layer in (self.affine, self.shift):
-            nn.init.normal_(layer.weight, std=0.1 / math.sqrt(style))
+            _normal(layer.weight, 0.1 / math.sqrt(style))
             nn.init.zeros_(layer.bias)
         # A small but living strength: from zero the noise would be slow to be heard.
         self.strength = nn.Parameter(torch.full((n_out,), 0.05)) if noisy else None

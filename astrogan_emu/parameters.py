@@ -1,8 +1,7 @@
 """Parameters: their names, order, allowed ranges, and how they are spread.
 
-`ParameterSpace` says which parameters there are, in which order and range;
-everything that needs "the parameter vector" gets it there. `as_parameters` is the
-one door by which parameters enter. Nothing here knows about fields or models.
+`ParameterSpace` says which there are, in which order and range; "the parameter vector"
+comes from there. `as_parameters` is the one door by which parameters enter.
 
 Spellings understood beside the canonical names:
 
@@ -24,9 +23,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
+import scipy
 from astropy.table import QTable, Table
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import qmc
 
 from ._parameter_input import (
     ALIASES,
@@ -340,7 +339,7 @@ class ParameterSpace:
             `n` is not positive.
         """
         _check_size(n)
-        sampler = qmc.Sobol(len(self), seed=seed)
+        sampler = scipy.stats.qmc.Sobol(len(self), seed=seed)
         # A whole power of two, as scipy warns about any other number.
         return self._table(sampler.random_base2((n - 1).bit_length())[:n])
 
@@ -365,7 +364,8 @@ class ParameterSpace:
             `n` is not positive.
         """
         _check_size(n)
-        return self._table(qmc.LatinHypercube(len(self), seed=seed).random(n))
+        sampler = scipy.stats.qmc.LatinHypercube(len(self), seed=seed)
+        return self._table(sampler.random(n))
 
     def vector(self, params: ParameterInput) -> FloatArray:
         """Arrange one set of parameters in this order, with defaults filled in.
