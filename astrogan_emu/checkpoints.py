@@ -66,7 +66,7 @@ class BaseSettings:
         For maps, the slab over which the base is averaged [Mpc/h].
     """
 
-    n_steps: int = 10
+    n_steps: int = 20
     mesh_factor: int = 1
     start_redshift: float = 9.0
     depth: float | None = None

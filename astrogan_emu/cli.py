@@ -339,7 +339,7 @@ def _add_prepare(commands: Any) -> None:
     parser.add_argument("--output", "-o", type=Path, required=True)
     parser.add_argument("--n-cells", type=int, default=64)
     parser.add_argument("--fields", default="matter,galaxies", help="comma-separated")
-    parser.add_argument("--base-steps", type=int, default=10)
+    parser.add_argument("--base-steps", type=int, default=20)
     parser.add_argument(
         "--parameters",
         type=Path,

@@ -236,7 +236,7 @@ def prepare_multifield(
     output: str | os.PathLike[str],
     *,
     n_cells: int = 64,
-    base_steps: int = 10,
+    base_steps: int = 20,
     split: Sequence[float] = (0.8, 0.1, 0.1),
     split_seed: int = 0,
     overwrite: bool = False,

@@ -1,7 +1,7 @@
 """Particle-mesh gravity: the few-step base of the emulator, and full runs.
 
 One integrator serves both. `evolve` moves particles from second-order Lagrangian
-initial conditions to each requested redshift; with 10 steps on a coarse mesh it is the
+initial conditions to each requested redshift; with 20 steps on a coarse mesh it is the
 base under the generator, with 40 on a fine one it is a simulation. All of it is torch:
 float32 or float64, any device, differentiable in the parameters and the linear field.
 """
@@ -356,7 +356,7 @@ def matter_density(
     *,
     box_size: float,
     redshift: float,
-    n_steps: int = 10,
+    n_steps: int = 20,
     n_mesh: int | None = None,
     start_redshift: float = 9.0,
 ) -> Tensor:
@@ -392,7 +392,7 @@ def velocity_field(
     *,
     box_size: float,
     redshift: float,
-    n_steps: int = 10,
+    n_steps: int = 20,
     n_mesh: int | None = None,
     start_redshift: float = 9.0,
 ) -> Tensor:

@@ -91,7 +91,7 @@ class PreparationConfig:
 
     fields: tuple[str, ...] = ("matter", "galaxies")
     n_cells: int = 64
-    base_steps: int = 10
+    base_steps: int = 20
     base_mesh_factor: int = 1
     base_start_redshift: float = 9.0
     occupation: OccupationModel = field(default_factory=OccupationModel)

@@ -83,7 +83,7 @@ def _set(path, n_cells):
         space,
         n_cells,
         50.0 / 64,
-        {"n_steps": 10, "mesh_factor": 1, "start_redshift": 9.0},
+        {"n_steps": 20, "mesh_factor": 1, "start_redshift": 9.0},
     )
     random = np.random.default_rng(1)
     runs = []

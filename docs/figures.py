@@ -49,7 +49,7 @@ def draw_chain(path, emulator, linear, base, fields):
     slab = slice(0, CELLS // 4)
     panels = [
         ("linear overdensity, z = 0", linear.numpy()[..., slab].mean(2), None),
-        ("base: ten particle-mesh steps", base.numpy()[..., slab].mean(2), "log"),
+        ("base: twenty particle-mesh steps", base.numpy()[..., slab].mean(2), "log"),
         ("emulated matter", fields["matter"].data[..., slab].mean(2), "log"),
         ("emulated galaxies", fields["galaxies"].data[..., slab].mean(2), "faint"),
     ]
