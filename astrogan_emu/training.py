@@ -130,9 +130,13 @@ def _generator_losses(
         fields = state.generator(batch.base, batch.conditions, noise)
     fields = fields.float()
     latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
-    pairs = [(latent, wanted)]
-    # A smooth field is known from every other cell.
+    # A smooth field is known from every other cell; of cells each step compares others.
     every = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
+    turn = (
+        ...,
+        *(slice(state.step >> axis & 1, None, 2) for axis in range(fields.ndim - 2)),
+    )
+    pairs = [(latent[turn], wanted[turn])]
     for scale in _SMOOTHINGS:
         smooth, target = (
             state.generator.to_latent(gaussian(f, scale)[every])
