@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,10 +133,8 @@ def _generator_losses(
     latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
     # A smooth field is known from every other cell; of cells each step compares others.
     every = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
-    turn = (
-        ...,
-        *(slice(state.step >> axis & 1, None, 2) for axis in range(fields.ndim - 2)),
-    )
+    starts = [state.step >> axis & 1 for axis in range(fields.ndim - 2)]
+    turn: tuple[Any, ...] = (..., *(slice(start, None, 2) for start in starts))
     pairs = [(latent[turn], wanted[turn])]
     for scale in _SMOOTHINGS:
         smooth, target = (
