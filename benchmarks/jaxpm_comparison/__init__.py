@@ -1,0 +1,1 @@
+"""Our simulations and the emulator beside another particle-mesh code, JaxPM."""
