@@ -18,7 +18,9 @@ from astropy import units as u
 from astropy.table import QTable
 from numpy.typing import NDArray
 
+from .checkpoints import ModelCard, load_model, model_names
 from .errors import GridError
+from .expected_errors import expected_meta
 from .fields import GalaxyField
 from .grids import GridSpec
 from .sample_plan import SamplePlan, SampleRecipe, plan_samples
@@ -58,6 +60,9 @@ class FieldBatch:
         Name and SHA-256 of the model.
     parameter_names
         Which columns of the table are parameters.
+    card
+        Of the model, for the error to expect of a field. Samples from disk know it if
+        the package ships their model.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class FieldBatch:
         grid: GridSpec,
         model: Mapping[str, str],
         parameter_names: Sequence[str],
+        card: ModelCard | None = None,
     ) -> None:
         self.data = data
         self.table = table
@@ -78,6 +84,7 @@ class FieldBatch:
         self.grid = grid
         self.model = dict(model)
         self.parameter_names = tuple(parameter_names)
+        self.card = card
 
     def __len__(self) -> int:
         return len(self.table)
@@ -105,15 +112,18 @@ class FieldBatch:
         # All fields of a sample are made together, so they are computed together.
         values = np.asarray(self.data[int(index)])
         row = self.table[int(index)]
+        parameters = {key: float(row[key]) for key in self.parameter_names}
+        redshift = float(row["redshift"])
         return {
             name: GalaxyField(
                 one,
                 name=name,
                 grid=self.grid,
-                parameters={key: float(row[key]) for key in self.parameter_names},
-                redshift=float(row["redshift"]),
+                parameters=parameters,
+                redshift=redshift,
                 seed=int(row["seed"]),
                 model=self.model,
+                meta=self._expected(name, parameters, redshift),
                 unit=self.units[name],
             )
             for name, one in zip(self.fields, values, strict=True)
@@ -208,7 +218,16 @@ class FieldBatch:
         """
         from .sample_store import read_zarr
 
-        return cls(**read_zarr(path))
+        known = read_zarr(path)
+        return cls(**known, card=_card(known["model"]))
+
+    def _expected(
+        self, name: str, parameters: Mapping[str, float], redshift: float
+    ) -> dict[str, Any]:
+        """What is known of the error of a field."""
+        if self.card is None:
+            return {}
+        return expected_meta(self.card, name, parameters, redshift)
 
     def _replaced(self, data: Any, table: QTable) -> Self:
         return type(self)(
@@ -219,6 +238,7 @@ class FieldBatch:
             grid=self.grid,
             model=self.model,
             parameter_names=self.parameter_names,
+            card=self.card,
         )
 
 
@@ -345,7 +365,16 @@ def emulate_batch(
         grid=plan.recipe.grid,
         model={"name": plan.settings["model"], "sha256": plan.recipe.sha256},
         parameter_names=plan.recipe.names,
+        card=plan.card,
     )
+
+
+def _card(model: Mapping[str, str]) -> ModelCard | None:
+    """Card of a model that the package ships."""
+    if model.get("name") not in model_names():
+        return None
+    found = load_model(model["name"])
+    return found.card if found.sha256 == model.get("sha256") else None
 
 
 def _lazy(plan: SamplePlan, chunks: tuple[int, ...]) -> da.Array:

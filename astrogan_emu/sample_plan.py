@@ -28,7 +28,7 @@ from ._model_input import (
     choose_model,
     parameter_names,
 )
-from .checkpoints import model_path
+from .checkpoints import ModelCard, model_path
 from .emulator import Emulator
 from .errors import (
     AstroganError,
@@ -184,6 +184,8 @@ class SamplePlan:
         Three, or two for a model of maps.
     settings
         What decides the samples, in types that JSON can hold.
+    card
+        Of the model.
     initial_conditions
         Linear overdensity at redshift 0 that all samples share, shape ``(n, n, n)``.
     """
@@ -194,6 +196,7 @@ class SamplePlan:
     units: Mapping[str, u.UnitBase]
     n_dim: int
     settings: Mapping[str, Any]
+    card: ModelCard
     initial_conditions: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
@@ -346,6 +349,7 @@ def plan_samples(
             "initial_conditions": snapshot if given is None else _fingerprint(given),
             "design": _fingerprint(values, redshifts),
         },
+        card=card,
         initial_conditions=given,
     )
 
