@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +353,7 @@ def _spread(
     waiting = iter(missing)
     n_ahead = 2 * max(1, sum(client.nthreads().values()))
     running = distributed.as_completed(
-        [submit(number) for number, _ in zip(waiting, range(n_ahead), strict=False)]
+        [submit(number) for number in islice(waiting, n_ahead)]
     )
     try:
         for future in running:
