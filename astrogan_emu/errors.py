@@ -125,7 +125,9 @@ class FieldFileError(FileError):
     """A file of emulated fields that is damaged or of another kind."""
 
 
-class NotEnoughMemoryError(AstroganError, MemoryError):
+# The builtin first: Python makes objects of MemoryError in a way of its own, and what
+# carries errors between processes could not make it again in the other order.
+class NotEnoughMemoryError(MemoryError, AstroganError):
     """A box that does not fit into the memory that there is."""
 
 

@@ -26,6 +26,7 @@ from .sample_plan import SamplePlan, SampleRecipe, plan_samples
 from .sample_store import SampleStore
 from .statistics import power_spectrum
 from .torch_threads import shared_cores
+from .worker_processes import GUARD, refuse_while_importing
 
 __all__ = ["STATISTICS", "generate"]
 
@@ -34,8 +35,10 @@ STATISTICS: tuple[str, ...] = ("pdf", "power")
 
 Arrays = dict[str, NDArray[Any]]
 
-# How long a scheduler that does not answer is waited for.
-_PATIENCE = "10s"
+# How long a scheduler that does not answer is waited for, and workers, the first or
+# those that come back [s].
+_PATIENCE = 10
+_RETURN = 60
 
 
 def generate(
@@ -113,6 +116,7 @@ def generate(
     MissingDependencyError
         If zarr, distributed or dask-cuda is needed and not installed.
     """
+    refuse_while_importing()
     path = SampleStore.check_name(output)
     _check_ways(path, statistics, keep_fields, workers, scheduler)
     plan = plan_samples(
@@ -296,11 +300,12 @@ def _make(number: int, row: Any, recipe: SampleRecipe, store: SampleStore) -> No
     store.keep(number, arrays)
 
 
-def _make_remotely(number: int, row: Any, recipe: SampleRecipe, path: str) -> int:
+def _make_remotely(number: int, row: Any, recipe: SampleRecipe, path: str) -> None:
     """The same on a worker, which opens the store itself."""
     with shared_cores(), SampleStore.open(path, write=True) as store:
-        _make(number, row, recipe, store)
-    return number
+        # A worker that was lost may have been done with it.
+        if not store.has(number):
+            _make(number, row, recipe, store)
 
 
 @contextlib.contextmanager
@@ -314,16 +319,22 @@ def _client(workers: int | None, scheduler: str | None, device: str) -> Iterator
                 start = require("dask_cuda", "cuda").LocalCUDACluster
             else:
                 start = distributed.LocalCluster
-            cluster = stack.enter_context(
-                start(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
-            )
+            try:
+                cluster = start(
+                    n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+                )
+            except RuntimeError as error:
+                raise BatchError(
+                    f"no worker could be started ({error}); {GUARD}"
+                ) from error
+            stack.enter_context(cluster)
             yield stack.enter_context(distributed.Client(cluster))
             return
         try:
             client = stack.enter_context(
                 distributed.Client(scheduler, timeout=_PATIENCE)
             )
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=_RETURN)
         except (OSError, TimeoutError, ValueError) as error:
             raise BatchError(
                 f"no dask scheduler with a worker answers at {scheduler} ({error}); "
@@ -352,48 +363,56 @@ def _spread(
 
     waiting = iter(missing)
     n_ahead = 2 * max(1, sum(client.nthreads().values()))
-    running = distributed.as_completed(
-        [submit(number) for number in islice(waiting, n_ahead)]
-    )
+    running = {submit(number) for number in islice(waiting, n_ahead)}
     try:
-        for future in running:
-            error = future.exception()
-            if error is not None:
-                raise _explained(error, path)
-            bar.update()
-            for number in waiting:
-                running.add(submit(number))
-                break
+        while running:
+            try:
+                done, running = distributed.wait(
+                    running, timeout=_PATIENCE, return_when="FIRST_COMPLETED"
+                )
+            except TimeoutError:
+                _check_workers(client, path)
+                continue
+            for error in filter(None, [future.exception() for future in done]):
+                raise error
+            bar.update(len(done))
+            running |= {submit(number) for number in islice(waiting, len(done))}
+            # Forgotten, or dask would make them again if it lost their worker.
+            done.clear()
+    except AstroganError:
+        raise
     except CancelledError as error:
+        raise _gone("scheduler", path) from error
+    except Exception as error:
         raise BatchError(
-            f"the dask scheduler is gone; finished samples are kept in {path}; start "
-            "it again with its workers, and this again to go on"
+            f"the workers failed with {type(error).__name__}: {error}; finished "
+            f"samples are kept in {path}; put this right (a worker that is killed "
+            "often ran out of memory: give it more, or start fewer) and start again "
+            "to go on"
         ) from error
-    except (distributed.comm.CommClosedError, OSError) as error:
-        if isinstance(error, AstroganError):
-            raise
-        raise _explained(error, path) from error
-    finally:
-        running.clear()
 
 
-def _explained(error: BaseException, path: Path) -> BaseException:
-    """The error of a worker, in the terms of the user."""
-    if isinstance(error, AstroganError):
-        return error
-    explained = BatchError(
-        f"the workers failed with {type(error).__name__}: {error}; finished samples "
-        f"are kept in {path}; put this right (a worker that is killed often ran out "
-        "of memory: give it more, or start fewer) and start again to go on"
+def _check_workers(client: Any, path: Path) -> None:
+    """Make sure that somebody is at work, where nothing has come back for a while."""
+    if client.status != "running":
+        raise _gone("scheduler", path)
+    try:
+        client.wait_for_workers(1, timeout=_RETURN)
+    except TimeoutError as error:
+        raise _gone("last worker", path) from error
+
+
+def _gone(what: str, path: Path) -> BatchError:
+    return BatchError(
+        f"the {what} is gone; finished samples are kept in {path}; start the dask "
+        "scheduler and its workers again, and this again to go on"
     )
-    explained.__cause__ = error
-    return explained
 
 
 def _check_all_there(path: Path) -> None:
     """Make sure that what was reported finished is here."""
     with SampleStore.open(path) as store:
-        lacking = np.flatnonzero(np.asarray(store["complete"][...]) == 0)
+        lacking = np.flatnonzero(store.marks() == 0)
     if len(lacking):
         raise BatchError(
             f"{len(lacking)} samples were made but are not in {path}, the first is "

@@ -13,10 +13,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +39,6 @@ from .run_parts import (
     read_part,
     write_part,
 )
-from .simulations import KEEP_MEMORY, end_with_parent, environment
 from .snapshots import Snapshot, read_snapshot
 from .targets import (
     TARGETS,
@@ -52,6 +49,7 @@ from .targets import (
 )
 from .torch_threads import one_thread
 from .training_data import Description
+from .worker_processes import in_processes, refuse_while_importing
 
 __all__ = ["PreparationConfig", "base_field", "prepare"]
 
@@ -336,6 +334,9 @@ def prepare(
     DatasetError
         If a snapshot cannot be read or is not what the suite says, the runs do not fit
         one another, or another preparation is in the way.
+    BatchError
+        If a process is lost, or a script that calls this has no
+        ``if __name__ == "__main__":``.
     """
     config = config or PreparationConfig()
     plan = plan_training_set(suite, space=space, split=split, split_seed=split_seed)
@@ -412,6 +413,7 @@ def _make_parts(
     progress: bool,
 ) -> None:
     """Make the parts that are not there yet, and check the others."""
+    refuse_while_importing()
     tasks = {
         run: (plan.rows[run], plan.parameters(run), config, paths[run])
         for run in plan.rows
@@ -425,19 +427,7 @@ def _make_parts(
                 _prepare_run(*task)
                 bar.update()
             return
-        with environment(KEEP_MEMORY):
-            pool = ProcessPoolExecutor(
-                workers, mp_context=get_context("spawn"), initializer=end_with_parent
-            )
-            with pool:
-                jobs = [pool.submit(_prepare_run, *task) for task in tasks.values()]
-                for job in as_completed(jobs):
-                    try:
-                        job.result()
-                    except BaseException:
-                        pool.shutdown(cancel_futures=True)
-                        raise
-                    bar.update()
+        in_processes(_prepare_run, tasks.values(), workers, bar.update)
 
 
 def _assemble(

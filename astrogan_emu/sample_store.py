@@ -258,26 +258,47 @@ class SampleStore:
                 "again once this is put right"
             ) from error
 
+    def marks(self) -> NDArray[np.int64]:
+        """The records of all samples, 0 for those that are not there."""
+        try:
+            return np.asarray(self._group["complete"][...])
+        except _DAMAGE:
+            # Each is a file of its own, and one that is damaged marks nothing.
+            numbers = range(self._group["complete"].shape[0])
+            return np.array([self._mark(number) for number in numbers])
+
     def finished(self) -> NDArray[np.bool_]:
         """Which samples are there and undamaged, shape ``(n_samples,)``.
 
         Every sample is read once.
         """
-        names = self.description["arrays"]
-        try:
-            marks = np.asarray(self._group["complete"][...])
-        except _DAMAGE as error:
-            raise FieldFileError(
-                f"the record of finished samples in {self.path} is damaged ({error}); "
-                "remove it to start again"
-            ) from error
+        marks = self.marks()
         good = np.zeros(len(marks), dtype=bool)
         for number in np.flatnonzero(marks):
-            # Damage is no reason to stop: the sample is made again.
-            with contextlib.suppress(*_DAMAGE):
-                stored = {name: self._group[name][int(number)] for name in names}
-                good[number] = _checksum(stored) == marks[number]
+            good[number] = self._read(int(number), marks[number]) is not None
         return good
+
+    def has(self, number: int) -> bool:
+        """Whether a sample is there and undamaged."""
+        mark = self._mark(number)
+        return mark != 0 and self._read(number, mark) is not None
+
+    def _mark(self, number: int) -> int:
+        """The record of one sample, 0 if there is none that can be read."""
+        with contextlib.suppress(*_DAMAGE):
+            return int(self._group["complete"][number])
+        return 0
+
+    def _read(self, number: int, mark: Any) -> dict[str, NDArray[Any]] | None:
+        """The arrays of a sample, or nothing if they are not as they were written."""
+        with contextlib.suppress(*_DAMAGE):
+            stored = {
+                name: np.asarray(self._group[name][number])
+                for name in self.description["arrays"]
+            }
+            if _checksum(stored) == mark:
+                return stored
+        return None
 
     def _as_stored(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(values, dtype=_dtype(name))
@@ -338,7 +359,7 @@ def read_zarr(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise FieldFileError(
                 f"{store.path} holds statistics without fields; open it with zarr"
             )
-        marks = np.asarray(store["complete"][...])
+        marks = store.marks()
         n_finished = np.count_nonzero(marks)
         if n_finished < len(marks):
             raise FieldFileError(
@@ -373,15 +394,8 @@ def _read_block(rows: NDArray[np.int64], *, path: str) -> NDArray[np.float32]:
     found = []
     with SampleStore.open(path) as store:
         for number, mark in rows:
-            try:
-                stored = {
-                    name: store[name][int(number)]
-                    for name in store.description["arrays"]
-                }
-                good = _checksum(stored) == mark
-            except _DAMAGE:
-                good = False
-            if not good:
+            stored = store._read(int(number), mark)
+            if stored is None:
                 raise FieldFileError(
                     f"sample {number} of {path} is damaged; start generate again as "
                     "before, which makes it anew"

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from ._files import atomic_path
 from .errors import SimulationError
 from .gadget import write_gadget
 from .parameters import COSMOLOGICAL, Parameter, ParameterSpace
+from .worker_processes import in_processes, refuse_while_importing
 
 __all__ = [
     "LCDM_SPACE",
@@ -51,14 +48,6 @@ LCDM_SPACE = ParameterSpace(
 
 # Critical density today over h^2 [Msun / Mpc^3].
 _CRITICAL_DENSITY = 2.77536627e11
-
-# glibc returns large blocks to the system at once; a run that keeps them is twice as
-# fast. Read at the start of a process, so it is set for the workers only.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "68719476736",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 @dataclass(frozen=True)
@@ -319,15 +308,12 @@ def _run_one(
     return str(row["run"])
 
 
-def end_with_parent() -> None:
-    """Make a worker end when its parent is killed, rather than run on unseen."""
-
-    def wait() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _explained_run(row: dict[str, Any], *others: Any) -> None:
+    """The same, with the name of the run in any error."""
+    try:
+        _run_one(row, *others)
+    except Exception as error:
+        raise SimulationError(f"run {row['run']} failed: {error}") from error
 
 
 def _suite_rows(design: Table, config: SimulationConfig, folder: Path) -> Table:
@@ -403,21 +389,6 @@ def _check_same(design: Table, config: SimulationConfig, folder: Path) -> None:
         partial.write_text(json.dumps(known, indent=1, sort_keys=True))
 
 
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the processes started meanwhile."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
 def simulate(
     design: Table,
     folder: str | os.PathLike[str],
@@ -460,7 +431,11 @@ def simulate(
     SimulationError
         If the design is not usable, a run of that name was begun with other settings,
         or a run fails.
+    BatchError
+        If a process is lost, or a script that calls this has no
+        ``if __name__ == "__main__":``.
     """
+    refuse_while_importing()
     config = config or SimulationConfig()
     design = _checked_design(design)
     folder = Path(folder)
@@ -470,31 +445,19 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(design, config, folder)
     workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
-    with (
-        tqdm(
-            total=len(design),
-            initial=len(design) - len(todo),
-            desc="simulate",
-            unit="run",
-            disable=not progress,
-        ) as bar,
-        environment(KEEP_MEMORY),
-    ):
-        pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=end_with_parent
-        )
-        with pool:
-            jobs = {}
-            for row in todo:
-                values = {name: row[name] for name in design.colnames}
-                job = pool.submit(_run_one, values, config, os.fspath(folder), 1)
-                jobs[job] = str(row["run"])
-            for job in as_completed(jobs):
-                try:
-                    job.result()
-                except Exception as error:
-                    pool.shutdown(cancel_futures=True)
-                    raise SimulationError(f"run {jobs[job]} failed: {error}") from error
-                _write_suite(design, config, folder)
-                bar.update()
+    with tqdm(
+        total=len(design),
+        initial=len(design) - len(todo),
+        desc="simulate",
+        unit="run",
+        disable=not progress,
+    ) as bar:
+
+        def after() -> None:
+            _write_suite(design, config, folder)
+            bar.update()
+
+        values = [{name: row[name] for name in design.colnames} for row in todo]
+        tasks = [(one, config, os.fspath(folder), 1) for one in values]
+        in_processes(_explained_run, tasks, workers, after)
     return _write_suite(design, config, folder)

@@ -34,6 +34,19 @@ def test_errors_keep_their_message(error):
     )
 
 
+@pytest.mark.parametrize("error", EXCEPTIONS)
+def test_errors_of_dask_workers_arrive_as_they_are(error):
+    """Their class survives the way that dask sends them."""
+    core = pytest.importorskip("distributed.core")
+    try:
+        raise error("n_cells must be at least 2, got 1")
+    except errors.AstroganError as raised:
+        message = core.error_message(raised)
+    _, arrived, _ = core.clean_exception(message["exception"].data)
+    assert type(arrived) is error
+    assert str(arrived) == "n_cells must be at least 2, got 1"
+
+
 def test_the_drawn_tree_is_the_real_one():
     """The tree in the docstring names every class, its parent and its builtin."""
     drawn = {}
