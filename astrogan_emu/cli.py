@@ -6,6 +6,7 @@ Each command is one call of the package's functions; errors of ours become one l
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -29,11 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 after an error that was explained, 130 if interrupted.
+        Exit status: 0, 1 after an error that was explained, 130 if interrupted, 141 if
+        whoever reads what is printed has stopped.
     """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the interpreter would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except AstroganError as error:
         print(f"astrogan-emu: {error}", file=sys.stderr)
         return 1
@@ -185,18 +192,12 @@ def _add_generate(commands: Any) -> None:
         "may have a column redshift",
     )
     parser.add_argument(
-        "--output",
-        "-o",
-        type=Path,
-        required=True,
-        help=".zarr, or .h5 with one process",
+        "--output", "-o", type=Path, required=True, help=".zarr; .h5 for one process"
     )
     parser.add_argument("--fields", help="comma-separated; all if not given")
     parser.add_argument("--n-cells", type=int, default=64, help="cells per side")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument(
-        "--redshift", "-z", type=float, help="if the design has none; 0"
-    )
+    parser.add_argument("--redshift", "-z", type=float, help="0 if in no column")
     parser.add_argument("--realizations", type=int, default=1, help="of each set")
     parser.add_argument(
         "--model",
@@ -205,9 +206,7 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--extrapolate", action="store_true")
     parser.add_argument("--fixed", action="store_true", help="fix the amplitudes")
     parser.add_argument("--paired", action="store_true", help="pairs of flipped phases")
-    parser.add_argument(
-        "--same-phases", action="store_true", help="the same for every set"
-    )
+    parser.add_argument("--same-phases", action="store_true", help="for every set")
     parser.add_argument("--statistics", default="", help="comma-separated: power, pdf")
     parser.add_argument("--no-fields", action="store_true", help="statistics only")
     group = parser.add_mutually_exclusive_group()

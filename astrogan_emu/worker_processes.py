@@ -98,9 +98,7 @@ def _lost(any_done: bool) -> str:
     memory = "a process that is killed often ran out of memory: use fewer workers"
     if any_done:
         return f"a worker process was lost; {memory}, and start again to go on"
-    return (
-        f"the worker processes ended before they had done anything: {GUARD}; {memory}"
-    )
+    return f"the worker processes ended at once; {GUARD}; or else {memory}"
 
 
 @contextmanager

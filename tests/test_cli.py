@@ -1,5 +1,6 @@
 """The command line: each command does its work, and errors are one line."""
 
+import os
 import subprocess
 import sys
 
@@ -51,6 +52,17 @@ def test_a_file_of_the_user_is_not_overwritten_unless_asked(tmp_path, capsys):
     assert "mine.fits" in capsys.readouterr().err
     assert (tmp_path / "mine.fits").read_bytes() == before
     assert main([*own, "--overwrite"]) == 0
+
+
+def test_a_reader_that_stops_is_no_error():
+    """As with ``astrogan-emu info | head -1``: nothing is said."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "astrogan_emu", "info"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.returncode == 141
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize(
