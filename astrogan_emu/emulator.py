@@ -35,6 +35,7 @@ from .fields import FIELDS, GalaxyField
 from .generated_fields import generated_fields
 from .grids import GridSpec
 from .initial_conditions import linear_field
+from .kept_memory import kept_memory
 from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import matter_density, velocity_field
@@ -212,7 +213,7 @@ class Emulator:
     ) -> dict[str, GalaxyField]:
         """What `emulate` does after its checks, so that a batch is checked once."""
         plan = self.memory_plan(grid.n_cells, max_memory)
-        with torch.no_grad():
+        with torch.no_grad(), kept_memory(grid.n_cells):
             base = self.base(
                 self.linear_field(
                     initial_conditions, values, grid, seed, fixed=fixed, paired=paired
