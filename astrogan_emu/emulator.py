@@ -213,7 +213,7 @@ class Emulator:
     ) -> dict[str, GalaxyField]:
         """What `emulate` does after its checks, so that a batch is checked once."""
         plan = self.memory_plan(grid.n_cells, max_memory)
-        with torch.no_grad(), kept_memory(grid.n_cells):
+        with torch.no_grad(), kept_memory(plan.needed, plan.available):
             base = self.base(
                 self.linear_field(
                     initial_conditions, values, grid, seed, fixed=fixed, paired=paired

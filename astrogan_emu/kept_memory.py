@@ -1,8 +1,8 @@
 """Memory that a box works with, kept from one of its steps to the next.
 
 By default glibc gives every large block back to the system when it is freed, and asks
-for it again, as zeros, a moment later. Above 64^3 cells that is a quarter of the time,
-and in dask workers, which are told to give back all they can, also below.
+for it again, as zeros, a moment later. That is a quarter of the time of 128^3 cells,
+and more in dask workers, which are told to give back all they can.
 """
 
 from __future__ import annotations
@@ -26,31 +26,30 @@ _AFTERWARDS = {
     _MMAP_THRESHOLD: 32 << 20,
     _MMAP_MAX: 65536,
 }
-# Larger boxes need every byte more than time, and none is lost to gaps between blocks.
-_MOST_CELLS = 1 << 24
-# Of larger boxes what was kept is given back at the end.
-_SMALL = 1 << 18
+# Gaps between blocks that are kept cost some memory, an eighth in a box of 256^3 cells.
+_LEAST_ROOM = 2
+# Of boxes that need more, what was kept is given back at the end: of those above 64^3.
+_SMALL = 100e6
 
 _lock = threading.Lock()
 _running = 0
 
 
 @contextmanager
-def kept_memory(n_cells: int) -> Iterator[None]:
+def kept_memory(needed: float, available: float) -> Iterator[None]:
     """Keep freed memory while a box is made, and give it back at the end.
 
-    Does nothing where the C library is not glibc, or where its ``MALLOC_`` variables
-    for large blocks are set.
+    Does nothing where memory is short, the C library is not glibc, or its ``MALLOC_``
+    variables for large blocks are set.
 
     Parameters
     ----------
-    n_cells
-        Cells per side of the box.
+    needed, available
+        Memory of the box, as of its `MemoryPlan` [bytes].
     """
     global _running
-    cells = n_cells**3
     functions = _functions()
-    if functions is None or cells > _MOST_CELLS:
+    if functions is None or _LEAST_ROOM * needed > available:
         yield
         return
     mallopt, trim = functions
@@ -66,7 +65,7 @@ def kept_memory(n_cells: int) -> Iterator[None]:
             if _running == 0:
                 for name, value in _AFTERWARDS.items():
                     mallopt(name, value)
-                if cells > _SMALL:
+                if needed > _SMALL:
                     trim(0)
 
 

@@ -1,19 +1,19 @@
 """Measure what batches, workers and large boxes cost.
 
-    python benchmarks/dask_batches.py
-    python benchmarks/dask_batches.py --cells 16 --samples 4 --boxes 16 32
+    python -m benchmarks.dask_batches -o dask.json  # about half an hour
+    python -m benchmarks.dask_batches --trial       # toy sizes: does it work?
 
 Prints, each as a ratio within one run: dask against a plain loop over the same samples;
-two workers against one; peak memory of a worker for few and for many samples; and the
-time per cell and peak memory of single boxes, the last of which may be a large one such
-as ``--boxes 64 128 256 512``. Each process uses one thread. On two free cores the
-default takes about half an hour.
+two workers against one; peak memory of the processes of `generate` for few and many
+samples; and time per cell and peak memory of single boxes. Each process uses one
+thread. Times are noisy: run it on two cores that do nothing else.
 """
 
 import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,18 +24,26 @@ import dask
 import torch
 
 from astrogan_emu import Emulator, emulate_batch, generate
+from benchmarks.machine import describe
 
 CENTRE = {"omega_m": 0.3, "omega_b": 0.05, "h": 0.7, "n_s": 1.0, "sigma_8": 0.8}
+BARS = {
+    "dask over a plain loop": (1.1, "at most"),
+    "one worker over two": (1.7, "at least"),
+    "peak memory of a process [GB]": (2.5, "at most"),
+    "peak memory, many samples over few": (1.1, "at most"),
+    "time per cell, 256^3 over 64^3": (1.15, "at most"),
+    "time per cell, 128^3 over 64^3": (1.15, "at most"),
+    "peak memory of 512^3 [GB]": (20, "at most"),
+}
+# Of a large box [GB]; more would have fewer tiles.
+MAX_MEMORY = 18
 
 
-def batch(options):
+def batch(cells, samples):
     """The samples that all ways make."""
     return emulate_batch(
-        CENTRE,
-        fields=["matter"],
-        n_realizations=options.samples,
-        seed=1,
-        n_cells=options.cells,
+        CENTRE, fields=["matter"], n_realizations=samples, seed=1, n_cells=cells
     )
 
 
@@ -46,31 +54,38 @@ def seconds(call):
     return time.perf_counter() - start
 
 
-def plain_loop(options):
+def plain_loop(cells, samples):
     """One sample after the other, without dask."""
     emulator = Emulator.load()
-    for row in batch(options).table:
+    for row in batch(cells, samples).table:
         emulator.emulate(
-            CENTRE, fields=["matter"], n_cells=options.cells, seed=int(row["seed"])
+            CENTRE, fields=["matter"], n_cells=cells, seed=int(row["seed"])
         )
 
 
 def overhead(options):
     """Dask's own share: the same samples, alternately in both ways."""
-    ratios = []
-    plain_loop(options)
-    for _ in range(3):
-        loop = seconds(lambda: plain_loop(options))
-        with_dask = seconds(lambda: batch(options).compute(scheduler="synchronous"))
-        ratios.append(with_dask / loop)
-    print(f"dask over a plain loop: {sorted(ratios)[1]:.3f}", flush=True)
+    cells, samples = options.cells, options.samples
+    loops, with_dask = [], []
+    plain_loop(cells, 2)
+    for _ in range(5):
+        loops.append(seconds(lambda: plain_loop(cells, samples)))
+        with_dask.append(
+            seconds(lambda: batch(cells, samples).compute(scheduler="synchronous"))
+        )
+    return {
+        "plain_loop_s": loops,
+        "dask_s": with_dask,
+        "dask over a plain loop": statistics.median(with_dask)
+        / statistics.median(loops),
+    }
 
 
 def two_workers(options):
     """Two processes against one, the start of the cluster left out."""
     from distributed import Client, LocalCluster
 
-    taken = []
+    taken = {}
     for workers in (1, 2):
         with (
             LocalCluster(
@@ -78,18 +93,23 @@ def two_workers(options):
             ) as cluster,
             Client(cluster) as client,
         ):
-            # Each process imports torch and reads the model once.
-            batch(options)[: 4 * workers].data.compute()
             client.wait_for_workers(workers)
-            taken.append(seconds(lambda: batch(options).data.mean().compute()))
-    print(f"one worker over two: {taken[0] / taken[1]:.2f}", flush=True)
+            # Each process imports torch and reads the model once.
+            batch(options.cells, 4 * workers).data.mean().compute()
+            work = batch(options.cells, 2 * options.samples).data.mean()
+            taken[workers] = [seconds(work.compute) for _ in range(3)]
+    one, two = (statistics.median(taken[workers]) for workers in (1, 2))
+    return {"one_worker_s": taken[1], "two_workers_s": taken[2]} | {
+        "one worker over two": one / two,
+        "samples": 2 * options.samples,
+    }
 
 
-def peak_of(*arguments):
-    """Run a part of this script alone: its seconds and peak memory [bytes]."""
+def in_a_process(*arguments):
+    """Run a part of this script in a process that does nothing else."""
     done = subprocess.run(
-        [sys.executable, __file__, *map(str, arguments)],
-        capture_output=True,
+        [sys.executable, "-m", "benchmarks.dask_batches", *map(str, arguments)],
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -97,79 +117,135 @@ def peak_of(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def flat_memory(options):
-    """Peak memory of a process that generates few and many samples."""
-    peaks = [
-        peak_of("--alone-samples", n, "--cells", options.cells)["peak"] / 1e9
-        for n in (options.samples, 4 * options.samples)
+def memory_of_generate(options):
+    """Peak memory of any process of two workers, for few and many samples."""
+    few, many = options.memory
+    runs = [
+        in_a_process("--alone-samples", n, "--cells", cells)
+        for cells, n in (
+            (options.cells, few),
+            (options.cells, many),
+            (min(32, options.cells), few),
+            (min(32, options.cells), options.many),
+        )
     ]
-    print(
-        f"peak memory of {options.samples} and {4 * options.samples} samples of "
-        f"{options.cells}^3: {peaks[0]:.2f} and {peaks[1]:.2f} GB",
-        flush=True,
-    )
+    peaks = [run["peak_gb"] for run in runs]
+    return {
+        "runs": runs,
+        "peak memory of a process [GB]": max(peaks),
+        "peak memory, many samples over few": max(
+            peaks[1] / peaks[0], peaks[3] / peaks[2]
+        ),
+    }
 
 
 def large_boxes(options):
     """Time per cell and peak memory of single boxes."""
-    first = None
-    for n in options.boxes:
-        alone = peak_of("--alone-box", n)
-        per_cell = alone["seconds"] / n**3
-        first = first or per_cell
-        print(
-            f"{n}^3 cells: {alone['seconds']:.1f} s, {1e6 * per_cell:.3f} us per cell "
-            f"({per_cell / first:.2f} of the first), peak {alone['peak'] / 1e9:.2f} GB "
-            f"({alone['plan']})",
-            flush=True,
-        )
+    runs = {n: in_a_process("--alone-box", n) for n in options.boxes}
+    first = runs[options.boxes[0]]["us_per_cell"]
+    measured = {"runs": list(runs.values())}
+    for n, run in runs.items():
+        if n > options.boxes[0]:
+            name = f"time per cell, {n}^3 over {options.boxes[0]}^3"
+            measured[name] = run["us_per_cell"] / first
+        measured[f"peak memory of {n}^3 [GB]"] = run["peak_gb"]
+    return measured
 
 
-def alone(options):
-    """What `peak_of` runs: prints one line of JSON."""
-    torch.set_num_threads(1)
-    plan, taken = "", 0.0
-    if options.alone_box:
-        n, emulator = options.alone_box, Emulator.load()
-        emulator.emulate(CENTRE, fields=["matter"], n_cells=16, seed=1)
-        plan = str(emulator.memory_plan(n))
+def alone_samples(cells, samples):
+    """Peak memory of `generate`, its workers included."""
+    with tempfile.TemporaryDirectory() as folder:
         taken = seconds(
-            lambda: emulator.emulate(CENTRE, fields=["matter"], n_cells=n, seed=1)
-        )
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            generate(
+            lambda: generate(
                 CENTRE,
                 Path(folder) / "out.zarr",
                 fields=["matter"],
-                n_realizations=options.alone_samples,
-                n_cells=options.cells,
+                n_realizations=samples,
+                n_cells=cells,
                 seed=1,
+                workers=2,
                 progress=False,
             )
-    # Kilobytes on Linux.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": taken, "peak": peak, "plan": plan}))
+        )
+    return {"cells": cells, "samples": samples, "seconds": taken}
+
+
+def alone_box(cells):
+    """Time of one box: the middle of three or five, or of one that is large."""
+    torch.set_num_threads(1)
+    emulator = Emulator.load()
+    limit = MAX_MEMORY if cells > 256 else None
+    plan = emulator.memory_plan(cells, limit)
+    emulator.emulate(CENTRE, fields=["matter"], n_cells=16, seed=1)
+    taken = [
+        seconds(
+            lambda: emulator.emulate(
+                CENTRE, fields=["matter"], n_cells=cells, seed=1, max_memory=limit
+            )
+        )
+        for _ in range(5 if cells <= 64 else 3 if cells <= 128 else 1)
+    ]
+    return {
+        "cells": cells,
+        "seconds": taken,
+        "us_per_cell": 1e6 * statistics.median(taken) / cells**3,
+        "plan": str(plan),
+    }
+
+
+def peak_gb():
+    """Largest resident memory of this process or any that it has waited for."""
+    # Not that of `getrusage`, which begins with the memory of the process before.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, others) * 1024 / 1e9
+
+
+def show(numbers):
+    """Print what has a bar, then everything."""
+    print(json.dumps(numbers, indent=1), flush=True)
+    for name, (bar, sense) in BARS.items():
+        if name in numbers:
+            good = numbers[name] <= bar if sense == "at most" else numbers[name] >= bar
+            said = f"{numbers[name]:8.3f}   {sense} {bar:g}   {'✓' if good else '✗'}"
+            print(f"{name:40s} {said}", flush=True)
 
 
 def main():
     """Measure all, or one part alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=40)
-    parser.add_argument("--boxes", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument(
+        "--memory", type=int, nargs=2, default=[50, 200], metavar=("FEW", "MANY")
+    )
+    parser.add_argument("--many", type=int, default=1000, help="samples of 32^3")
+    parser.add_argument("--boxes", type=int, nargs="+", default=[64, 128, 256, 512])
+    parser.add_argument("--output", "-o", type=Path, help="JSON to write")
+    parser.add_argument("--trial", action="store_true", help="toy sizes")
     parser.add_argument("--alone-samples", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--alone-box", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone_samples or options.alone_box:
-        alone(options)
+        if options.alone_box:
+            result = alone_box(options.alone_box)
+        else:
+            result = alone_samples(options.cells, options.alone_samples)
+        print(json.dumps(result | {"peak_gb": peak_gb()}))
         return
+    if options.trial:
+        options.cells, options.samples, options.memory = 16, 4, [4, 8]
+        options.many, options.boxes = 16, [16, 32]
     torch.set_num_threads(1)
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": describe()}
     with dask.config.set({"distributed.worker.memory.target": False}):
-        overhead(options)
-        two_workers(options)
-    flat_memory(options)
-    large_boxes(options)
+        for part in (overhead, two_workers, memory_of_generate, large_boxes):
+            numbers = part(options)
+            show(numbers)
+            result[part.__name__] = numbers
+            if options.output:
+                options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
