@@ -6,6 +6,7 @@ scheduler and workers that were started as commands, as on several machines.
 """
 
 import contextlib
+import importlib
 import os
 import re
 import resource
@@ -147,25 +148,30 @@ def test_a_killed_worker_costs_only_its_sample(client, tmp_path):
 def test_a_worker_out_of_memory_is_replaced(client, tmp_path):
     """The sample that it had at the time is made by another."""
 
-    def fill():
-        """Take what the worker may have, but for a fortieth, beside its work."""
+    def fill(share):
+        """Take this share of what the worker may have, beside its work."""
         import psutil
 
-        taken = []
+        taken = sys.__dict__.setdefault("taken_by_a_test", [])
         process = psutil.Process()
-        while process.memory_info().rss < 0.975 * WORKER_MEMORY:
-            taken.append(np.ones(2_000_000))
-        time.sleep(LONGEST)
+        while process.memory_info().rss < share * WORKER_MEMORY:
+            taken.append(np.ones(1_000_000))
+
+    def overfill():
+        """All but a fortieth, which dask does not allow, without waiting for it."""
+        threading.Thread(target=fill, args=(0.975,)).start()
 
     output = tmp_path / "out.zarr"
-    pids = client.run(os.getpid)
-    full = next(iter(pids))
-    with running(output, n_realizations=40, scheduler=client.scheduler.address) as bad:
-        client.run(lambda: threading.Thread(target=fill).start(), workers=[full])
+    full = next(iter(client.nthreads()))
+    # Most of it before, so that the run is not over when the worker is.
+    client.run(lambda: importlib.import_module("astrogan_emu.generation") and None)
+    client.run(fill, 0.7, workers=[full])
+    with running(output, n_realizations=100, scheduler=client.scheduler.address) as bad:
+        client.run(overfill, workers=[full])
         wait_until(lambda: full not in client.nthreads())
-        assert finished(output) < 40
+        assert finished(output) < 100
     assert not bad
-    check(output, 40)
+    check(output, 100)
 
 
 @pytest.mark.slow
