@@ -34,7 +34,7 @@ def synthetic():
 
 
 def real(test_data):
-    """beta Pictoris as it is; the middle of the frames is near enough to its star."""
+    """Beta Pictoris as it is; the middle of the frames is near enough to its star."""
     start = test_data / "exoplanets" / "naco_betapic_b" / "naco_betapic_"
     if not start.parent.is_dir():
         pytest.skip("the test data have no exoplanets")
