@@ -130,6 +130,9 @@ def test_a_sequence_keeps_what_it_is_given(sequence):
         ({"center": "guess"}, r"center must be \(x, y\) or 'fit'"),
         ({"center": (99, 3)}, "outside the frames of 61 x 61"),
         ({"angle_convention": "up"}, "must be one of parallactic, clockwise"),
+        ({"cube": np.ones((16, 61, 61))}, "all frames are the same"),
+        ({"cube": settings()["cube"][:, 20:40, 20:40], "center": (10, 10)}, "larger"),
+        ({"north_offset": np.nan}, "north_offset must be finite"),
         ({"star_flux": 0}, "star_flux must be positive"),
         ({"fwhm": 60}, "between 1 and the size of the psf"),
     ],
@@ -171,6 +174,14 @@ def test_an_injected_companion_has_its_flux_and_turns_with_the_field(sequence):
         assert (frame * y).sum() / total == pytest.approx(cy, abs=0.02)
         # In one FWHM, half of a Gaussian's.
         assert total / 2 == pytest.approx(0.01 * STAR, rel=0.02)
+
+
+def test_a_companion_outside_the_frames_is_refused(sequence):
+    """It would be in some frames alone, or in none."""
+    with pytest.raises(SequenceError, match=r"outside \d+ of 16 frames"):
+        sequence.inject(0.9, 30, 0.01)
+    with pytest.raises(SequenceError, match="not negative"):
+        sequence.inject(-0.2, 30, 0.01)
 
 
 def test_the_two_conventions_of_angles_are_each_other_s_mirror():
@@ -542,6 +553,8 @@ def test_the_command_finds_nothing_where_nothing_is_and_repeats_itself(
         np.testing.assert_array_equal(*(getattr(r, name).data for r in results))
     assert main([*command, "-o", str(tmp_path / "a.fits")]) == 1
     assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "gone" / "a.fits")]) == 1
+    assert "does not exist" in capsys.readouterr().err
     bad = ["detect", *files, "--pixel-scale", "0.025", "--center", "middle"]
     assert main([*bad, "-o", str(tmp_path / "c.fits")]) == 1
     assert "center must be" in capsys.readouterr().err
@@ -633,6 +646,8 @@ def test_searches_are_handed_in_to_the_challenge(search, tmp_path):
         ({"noise": "pink"}, "noise must be one of real, gaussian, gan, gan"),
         ({"score": "eye"}, "score must be one of cnn, critic, snr"),
         ({"max_fap": 0}, "max_fap must be between 0 and 1"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"known_sources": [(0.3, np.nan)]}, "finite position angle"),
         ({"angles": np.arange(3)}, "part of the ADISequence"),
     ],
 )

@@ -278,7 +278,7 @@ def detect_companions(
     TrainingError
         If the GAN's samples are not like the speckles.
     """
-    check_choices(noise, score, max_fap)
+    check_choices(noise, score, max_fap, seed)
     if isinstance(cube, ADISequence):
         if angles is not None or psf is not None or sequence:
             raise SequenceError(
@@ -332,7 +332,7 @@ def detect_companions(
     )
 
 
-def check_choices(noise: str, score: str, max_fap: float) -> None:
+def check_choices(noise: str, score: str, max_fap: float, seed: int) -> None:
     """Refuse, before any work, what `detect_companions` does not offer."""
     for name, value, allowed in (("noise", noise, NOISES), ("score", score, SCORES)):
         if value not in allowed:
@@ -341,6 +341,8 @@ def check_choices(noise: str, score: str, max_fap: float) -> None:
             )
     if not 0 < max_fap < 1:
         raise SequenceError(f"max_fap must be between 0 and 1, got {max_fap}")
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise SequenceError(f"seed must be a whole number from 0, got {seed!r}")
 
 
 def _search_range(adi: ADISequence) -> tuple[float, float]:

@@ -72,7 +72,7 @@ def completeness(
     TrainingError
         If the GAN's samples are not like the speckles.
     """
-    check_choices(noise, score, max_fap)
+    check_choices(noise, score, max_fap, seed)
     if count < 1:
         raise SequenceError(f"count must be at least 1, got {count}")
     bright = np.atleast_1d(np.asarray(contrasts, dtype=float))

@@ -200,6 +200,7 @@ def compare(scores, base, tests, plan, seed):
     """
     rng = np.random.default_rng(seed)
     scores = np.atleast_2d(scores)
+    bases = np.broadcast_to(base, scores.shape)
     label, zone = tests["label"], tests["zone"]
     block = (tests["theta"] / (2 * np.pi) * plan["blocks"]).astype(int)
     members = [np.flatnonzero(block == i) for i in range(plan["blocks"])]
@@ -207,14 +208,14 @@ def compare(scores, base, tests, plan, seed):
     for i in range(plan["bootstraps"]):
         chosen = rng.integers(plan["blocks"], size=plan["blocks"])
         index = np.concatenate([members[j] for j in chosen])
-        one = scores[i % len(scores)]
+        one, other = scores[i % len(scores)], bases[i % len(scores)]
         differences.append(
-            auc(one[index], label[index]) - auc(base[index], label[index])
+            auc(one[index], label[index]) - auc(other[index], label[index])
         )
     single = [auc(s, label) for s in scores]
     zones = [zone == z for z in np.unique(zone)]
     by_zone = [np.mean([auc(s[z], label[z]) for s in scores]) for z in zones]
-    of_base = [auc(base[z], label[z]) for z in zones]
+    of_base = [np.mean([auc(b[z], label[z]) for b in bases]) for z in zones]
     low, high = np.quantile(differences, [0.025, 0.975])
     each = [shares(s, label, plan["false_positive_rates"]) for s in scores]
     return {
@@ -222,7 +223,7 @@ def compare(scores, base, tests, plan, seed):
         "single_seeds": single,
         "spread": float(np.std(single, ddof=1)) if len(single) > 1 else 0.0,
         "zones": list(map(float, by_zone)),
-        "difference": float(np.mean(single)) - auc(base, label),
+        "difference": float(np.mean(single) - np.mean([auc(b, label) for b in bases])),
         "interval": [float(low), float(high)],
         "worst_zone_difference": float(np.min(np.subtract(by_zone, of_base))),
         **{key: float(np.mean([e[key] for e in each])) for key in each[0]},
@@ -311,6 +312,10 @@ def trained_on(kinds, speckles, given, config, table, gan_config=None):
             scores[kind].append(detector.score(tests["patch"], told))
     for kind, values in scores.items():
         table[kind] = compare(values, base, tests, plan, config["seed"])
+        if kind in ("gaussian", "gan", "gan+real"):
+            over = compare(values, scores["real"], tests, plan, config["seed"])
+            keys = ("difference", "interval", "worst_zone_difference")
+            table[kind]["over_real"] = {key: over[key] for key in keys}
     if checks:
         table["gan_checks"] = checks
 
@@ -353,7 +358,7 @@ def long(config, sequence, report):
                 steps=steps, ema=1 - min(0.04, 6 / steps), **plan["long"]["choices"]
             )
             trained_on(
-                ["gan", "gan+real"],
+                plan["kinds"],
                 lambda _, given=given: given[1],
                 (*given[:6], {**plan, "seeds": plan["long"]["seeds"]}),
                 config,
