@@ -12,7 +12,8 @@ parts, all if none is named, and those named are put into results that exist:
   of 0.5 to 3 in the sequence without a planet, against the signal-to-noise ratio of
   annular PCA, for every kind of noise that a detector can learn from, for all frames
   and for few, with all of the noise to learn from and with that of a wedge.
-- ``long``: the same with GANs that are trained for longer.
+- ``long``: the same with GANs that are trained for longer; what `vip.py` needs is put
+  into ``tests_every_1.npz``.
 
 `vip.py` adds a second implementation of annular PCA.
 """
@@ -318,6 +319,7 @@ def trained_on(kinds, speckles, given, config, table, gan_config=None):
             table[kind]["over_real"] = {key: over[key] for key in keys}
     if checks:
         table["gan_checks"] = checks
+    return scores
 
 
 def roc(config, sequence, report):
@@ -327,8 +329,6 @@ def roc(config, sequence, report):
         start = time.process_time()
         given = setting(config, sequence, cell)
         maps, speckles, _, tests, base, table, _ = given
-        if cell["take_every"] == 1:
-            np.savez("tests.npz", **{k: v for k, v in tests.items() if k != "patch"})
         for name, score in (
             ("annular PCA, rank chosen before", base),
             ("annular PCA, mean over ranks", tests["snr"].mean(1)),
@@ -357,7 +357,7 @@ def long(config, sequence, report):
             choices = SpeckleGANConfig(
                 steps=steps, ema=1 - min(0.04, 6 / steps), **plan["long"]["choices"]
             )
-            trained_on(
+            scores = trained_on(
                 plan["kinds"],
                 lambda _, given=given: given[1],
                 (*given[:6], {**plan, "seeds": plan["long"]["seeds"]}),
@@ -366,6 +366,9 @@ def long(config, sequence, report):
                 choices,
             )
             own["cpu_seconds"] = time.process_time() - start
+            kept = {k: v for k, v in given[3].items() if k != "patch"}
+            kept |= {"base": given[4], "detector": np.array(scores["real"])}
+            np.savez(f"tests_every_{cell['take_every']}.npz", **kept)
             report(f"long_every_{cell['take_every']}", table)
 
 
