@@ -6,8 +6,8 @@ It needs both packages in one environment and the file of places that the part `
 of `run.py` leaves, and puts ``vip`` into results that exist. For each companion the
 frames are reduced anew by `vip_hci.psfsub.pca_annular`, with annuli of one FWHM and its
 default limit of rotation and median, at the number of components that shows companions
-best in the flipped frames, of those in ``config.json``. The other scores are of the same
-places, and differences are to VIP's.
+best in the flipped frames, of those in ``config.json``. The other scores are of the
+same places, and differences are to VIP's.
 """
 
 import json
