@@ -104,7 +104,7 @@ def draw_limits(results, path):
 
 
 def draw_areas(results, path):
-    """How much better than annular PCA each detector is; the critic is off the scale."""
+    """How much better than annular PCA detectors are; the critic is off the scale."""
     panels = [
         (table, key, values)
         for name, table in results.items()

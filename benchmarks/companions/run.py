@@ -8,6 +8,7 @@ parts, all if none is named, and those named are put into results that exist:
 - ``search``: as users call it, on the sequence with beta Pictoris b, on the one
   without, and once more with the same seed.
 - ``recovery``: contrasts of companions put in.
+- ``completeness``: how many of them are found.
 - ``roc``: receiver operating characteristics with companions of a signal-to-noise ratio
   of 0.5 to 3 in the sequence without a planet, against the signal-to-noise ratio of
   annular PCA, for every kind of noise that a detector can learn from, for all frames
@@ -34,6 +35,7 @@ from astrogan_emu.companions.calibration import local_maxima
 from astrogan_emu.companions.detection import detect_companions
 from astrogan_emu.companions.detector import CompanionDetector
 from astrogan_emu.companions.pca import AnnularPCA, Companion, RankMaps
+from astrogan_emu.companions.injections import completeness
 from astrogan_emu.companions.photometry import measure
 from astrogan_emu.companions.snr import snr_at
 from astrogan_emu.companions.speckle import (
@@ -130,6 +132,20 @@ def recovery(config, sequence, report):
             "share_within_20_percent": float(np.mean(np.abs(ratio - 1) <= 0.2)),
         },
     )
+
+
+def found_of_injected(config, sequence, report):
+    """How many companions the search finds, by separation and contrast."""
+    plan = config["completeness"]
+    table = completeness(
+        sequence,
+        plan["contrasts"],
+        plan["separations"],
+        count=plan["count"],
+        seed=config["seed"],
+        max_fap=config["max_fap"],
+    )
+    report("completeness", rows(table))
 
 
 def test_set(config, maps, templates, ranks, rng):
@@ -395,7 +411,10 @@ def main(path="companions.json", *parts):
         PARTS[part](config, sequence, report)
 
 
-PARTS = {"search": bars, "recovery": recovery, "roc": roc, "long": long}
+PARTS = {
+    **{"search": bars, "recovery": recovery, "completeness": found_of_injected},
+    **{"roc": roc, "long": long},
+}
 
 
 if __name__ == "__main__":
