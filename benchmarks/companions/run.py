@@ -34,8 +34,8 @@ from astrogan_emu.companions.adi import ADISequence
 from astrogan_emu.companions.calibration import local_maxima
 from astrogan_emu.companions.detection import detect_companions
 from astrogan_emu.companions.detector import CompanionDetector
-from astrogan_emu.companions.pca import AnnularPCA, Companion, RankMaps
 from astrogan_emu.companions.injections import completeness
+from astrogan_emu.companions.pca import AnnularPCA, Companion, RankMaps
 from astrogan_emu.companions.photometry import measure
 from astrogan_emu.companions.snr import snr_at
 from astrogan_emu.companions.speckle import (
