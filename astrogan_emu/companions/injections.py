@@ -170,4 +170,6 @@ def _share(hits: int, count: int) -> tuple[float, float, float]:
     if not count:
         return (np.nan,) * 3
     low, high = binom_conf_interval(hits, count, interval="wilson")
-    return hits / count, float(low), float(high)
+    share = hits / count
+    # Of none or all of them the bound is off by rounding.
+    return share, min(float(low), share), max(float(high), share)

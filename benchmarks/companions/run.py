@@ -7,12 +7,14 @@ parts, all if none is named, and those named are put into results that exist:
 
 - ``search``: as users call it, on the sequence with beta Pictoris b, on the one
   without, and once more with the same seed.
+- ``sky``: whether the map without a planet is like the flipped one.
 - ``recovery``: contrasts of companions put in.
 - ``completeness``: how many of them are found.
 - ``roc``: receiver operating characteristics with companions of a signal-to-noise ratio
   of 0.5 to 3 in the sequence without a planet, against the signal-to-noise ratio of
   annular PCA, for every kind of noise that a detector can learn from, for all frames
   and for few, with all of the noise to learn from and with that of a wedge.
+- ``gaussian``: checks of the Gaussian model of noise alone.
 - ``long``: the same with GANs that are trained for longer; what `vip.py` needs is put
   into ``tests_every_1.npz``.
 
@@ -32,7 +34,7 @@ from scipy import stats
 from astrogan_emu._files import atomic_path
 from astrogan_emu.companions.adi import ADISequence
 from astrogan_emu.companions.calibration import local_maxima
-from astrogan_emu.companions.detection import detect_companions
+from astrogan_emu.companions.detection import detect_companions, search
 from astrogan_emu.companions.detector import CompanionDetector
 from astrogan_emu.companions.injections import completeness
 from astrogan_emu.companions.pca import AnnularPCA, Companion, RankMaps
@@ -94,6 +96,22 @@ def bars(config, _, report):
     ]
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
     report("identical_for_the_same_seed", bool(same))
+
+
+def sky(config, sequence, report):
+    """Whether the map without a planet is what the flipped one says of noise."""
+    found = search(sequence, seed=config["seed"])
+    x, y = local_maxima(found.values, sequence.fwhm)
+    p = found.distribution.survival(found.values[y, x])
+    apart = ~in_residual(sequence, config, x, y)
+    report(
+        "sky",
+        {
+            **{"maxima": len(p), "median": float(np.median(p))},
+            "uniformity": float(stats.kstest(p, "uniform").pvalue),
+            "uniformity_apart": float(stats.kstest(p[apart], "uniform").pvalue),
+        },
+    )
 
 
 def recovery(config, sequence, report):
@@ -388,6 +406,19 @@ def long(config, sequence, report):
             report(f"long_every_{cell['take_every']}", table)
 
 
+def gaussian(config, sequence, report):
+    """Checks of the model that the GAN starts from."""
+    checks = {}
+    for cell in config["roc"]["cells"]:
+        every = cell["take_every"]
+        part = sequence.take(slice(None, None, every)).flip()
+        speckles = Speckles.of(AnnularPCA(part).maps())
+        rng = np.random.default_rng(config["seed"])
+        drawn = GaussianSpeckle.fit(speckles).sample(speckles.conditions, rng)
+        checks[f"every_{every}"] = check_speckles(speckles, drawn)
+    report("gaussian_checks", checks)
+
+
 def plain(value):
     """What JSON does not know."""
     return value.item() if isinstance(value, np.generic) else list(value)
@@ -412,8 +443,9 @@ def main(path="companions.json", *parts):
 
 
 PARTS = {
-    **{"search": bars, "recovery": recovery, "completeness": found_of_injected},
-    **{"roc": roc, "long": long},
+    **{"search": bars, "sky": sky, "recovery": recovery},
+    "completeness": found_of_injected,
+    **{"roc": roc, "long": long, "gaussian": gaussian},
 }
 
 
