@@ -1,6 +1,8 @@
 """Companions in images: what is put in is found, and noise is not."""
 
+import io
 import json
+import zipfile
 
 import astropy.units as u
 import numpy as np
@@ -10,7 +12,13 @@ from astropy.io import fits
 from scipy import ndimage, stats
 
 from astrogan_emu.cli import main
-from astrogan_emu.companions import ADISequence, CompanionDetections, detect_companions
+from astrogan_emu.companions import (
+    ADISequence,
+    CompanionDetections,
+    completeness,
+    detect_companions,
+    write_eidc,
+)
 from astrogan_emu.companions.calibration import (
     NullDistribution,
     local_maxima,
@@ -122,6 +130,9 @@ def test_a_sequence_keeps_what_it_is_given(sequence):
         ({"center": "guess"}, r"center must be \(x, y\) or 'fit'"),
         ({"center": (99, 3)}, "outside the frames of 61 x 61"),
         ({"angle_convention": "up"}, "must be one of parallactic, clockwise"),
+        ({"cube": np.ones((16, 61, 61))}, "all frames are the same"),
+        ({"cube": settings()["cube"][:, 20:40, 20:40], "center": (10, 10)}, "larger"),
+        ({"north_offset": np.nan}, "north_offset must be finite"),
         ({"star_flux": 0}, "star_flux must be positive"),
         ({"fwhm": 60}, "between 1 and the size of the psf"),
     ],
@@ -163,6 +174,14 @@ def test_an_injected_companion_has_its_flux_and_turns_with_the_field(sequence):
         assert (frame * y).sum() / total == pytest.approx(cy, abs=0.02)
         # In one FWHM, half of a Gaussian's.
         assert total / 2 == pytest.approx(0.01 * STAR, rel=0.02)
+
+
+def test_a_companion_outside_the_frames_is_refused(sequence):
+    """It would be in some frames alone, or in none."""
+    with pytest.raises(SequenceError, match=r"outside \d+ of 16 frames"):
+        sequence.inject(0.9, 30, 0.01)
+    with pytest.raises(SequenceError, match="not negative"):
+        sequence.inject(-0.2, 30, 0.01)
 
 
 def test_the_two_conventions_of_angles_are_each_other_s_mirror():
@@ -534,9 +553,91 @@ def test_the_command_finds_nothing_where_nothing_is_and_repeats_itself(
         np.testing.assert_array_equal(*(getattr(r, name).data for r in results))
     assert main([*command, "-o", str(tmp_path / "a.fits")]) == 1
     assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "gone" / "a.fits")]) == 1
+    assert "does not exist" in capsys.readouterr().err
     bad = ["detect", *files, "--pixel-scale", "0.025", "--center", "middle"]
     assert main([*bad, "-o", str(tmp_path / "c.fits")]) == 1
     assert "center must be" in capsys.readouterr().err
+
+
+def test_brighter_companions_are_found_more_often(sequence):
+    """From none to all; what lies beside one that is there is left out."""
+    known = (0.4, 300)
+    given = sequence.inject(*known, 100 / STAR)
+    contrasts = np.array([1e-5, 1.0, 100.0]) * 50 / STAR
+    choices = {"count": 8, "score": "snr", "seed": 1}
+    table = completeness(given, contrasts, [0.3, 0.4] * u.arcsec, **choices)
+    assert len(table) == 6
+    for part in (table[:3], table[3:]):
+        assert part["completeness"][0] == 0
+        assert part["completeness"][2] == 1
+        assert np.all(np.diff(part["completeness"]) >= 0)
+    assert np.all(table["completeness_low"] <= table["completeness"])
+    assert np.all(table["completeness"] <= table["completeness_high"])
+    # The circle of 16 pixels has 25 FWHM; 4 of them are beside the companion.
+    assert table["injections"][3] < 8
+    again = completeness(given, contrasts, [0.3, 0.4] * u.arcsec, **choices)
+    np.testing.assert_array_equal(again["completeness"], table["completeness"])
+
+
+def test_completeness_of_a_detector_is_that_of_its_limits(sequence):
+    """Half are found at about the contrast of which the search says so."""
+    choices = {"seed": 3, "detector": DetectorConfig(steps=60)}
+    limits = detect_companions(sequence, **choices).limits
+    row = limits[len(limits) // 2]
+    faint, half, bright = completeness(
+        sequence,
+        row["contrast_50"] * np.array([0.3, 1.0, 3.0]),
+        row["separation"],
+        **choices,
+    )["completeness"]
+    assert faint < 0.3
+    assert 0.2 < half < 0.8
+    assert bright > 0.9
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"contrasts": [0.1, -1]}, "contrasts must be positive"),
+        ({"separations": 9}, "within what is searched, 0.125 to 0.5"),
+        ({"count": 0}, "count must be at least 1"),
+        ({"score": "eye"}, "score must be one of"),
+    ],
+)
+def test_completeness_of_what_cannot_be_is_refused(sequence, choices, message):
+    """With what can be."""
+    with pytest.raises(SequenceError, match=message):
+        completeness(sequence, **{"contrasts": 1e-3, "score": "snr", **choices})
+
+
+def test_searches_are_handed_in_to_the_challenge(search, tmp_path):
+    """One threshold, above which all maps have their candidates and nothing else."""
+    found = search[1]
+    path = tmp_path / "submission.zip"
+    write_eidc(path, {("cam", 1): found, ("cam_b", 2): found})
+    with zipfile.ZipFile(path) as archive:
+        files = {
+            n: fits.getdata(io.BytesIO(archive.read(n))) for n in archive.namelist()
+        }
+    kinds = ("cam_detmap_1", "cam_fwhm_1", "cam_b_detmap_2", "cam_b_fwhm_2")
+    assert set(files) == {f"{kind}.fits" for kind in ("detection_threshold", *kinds)}
+    threshold = files["detection_threshold.fits"]
+    assert threshold.shape == (1, 1)
+    image = files["cam_detmap_1.fits"]
+    assert np.all(np.isfinite(image))
+    np.testing.assert_array_equal(image > threshold, found.fap_map.data < 0.01)
+    assert files["cam_fwhm_1.fits"] == pytest.approx(FWHM, rel=1e-3)
+    with pytest.raises(FileError, match="exists"):
+        write_eidc(path, {("cam", 1): found})
+    for bad, message in (
+        ({}, "no search"),
+        ({("a/b", 1): found}, "letters, digits and underscores"),
+    ):
+        with pytest.raises(SequenceError, match=message):
+            write_eidc(tmp_path / "other.zip", bad)
+    with pytest.raises(SequenceError, match="max_fap"):
+        write_eidc(tmp_path / "other.zip", {("a", 1): found}, max_fap=2)
 
 
 @pytest.mark.parametrize(
@@ -545,6 +646,8 @@ def test_the_command_finds_nothing_where_nothing_is_and_repeats_itself(
         ({"noise": "pink"}, "noise must be one of real, gaussian, gan, gan"),
         ({"score": "eye"}, "score must be one of cnn, critic, snr"),
         ({"max_fap": 0}, "max_fap must be between 0 and 1"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"known_sources": [(0.3, np.nan)]}, "finite position angle"),
         ({"angles": np.arange(3)}, "part of the ADISequence"),
     ],
 )

@@ -45,6 +45,7 @@ LAYERS = [
     *("companions.templates", "companions.calibration", "companions.detector"),
     *("companions.speckle_checks", "companions.speckle"),
     *("companions.photometry", "companions.results", "companions.detection"),
+    *("companions.injections", "companions.challenge"),
     *("companions.command", "companions"),
     *("cli", "__main__"),
 ]

@@ -2,7 +2,8 @@
 
 `detect_companions` looks for faint companions in an angular differential imaging
 sequence, with a detector that learns its noise from the sequence itself, and with the
-conditional-GAN engine of the galaxy fields. Names are loaded on first use.
+conditional-GAN engine of the galaxy fields. `completeness` says how many it would find.
+Names are loaded on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ from .._front_door import front_door
 
 if TYPE_CHECKING:
     from .adi import ADISequence as ADISequence
+    from .challenge import write_eidc as write_eidc
     from .detection import detect_companions as detect_companions
     from .detector import DetectorConfig as DetectorConfig
+    from .injections import completeness as completeness
     from .results import CompanionDetections as CompanionDetections
     from .speckle import SpeckleGAN as SpeckleGAN
     from .speckle import SpeckleGANConfig as SpeckleGANConfig
@@ -23,7 +26,9 @@ _HOME = {
     "DetectorConfig": "detector",
     "SpeckleGAN": "speckle",
     "SpeckleGANConfig": "speckle",
+    "completeness": "injections",
     "detect_companions": "detection",
+    "write_eidc": "challenge",
 }
 
 __all__ = sorted(_HOME)

@@ -106,8 +106,14 @@ class ADISequence:
                 f"the cube has {len(self.cube)} frames; at least {_FEWEST_FRAMES} are "
                 "needed to tell speckles from companions"
             )
+        if not np.any(self.cube != self.cube[0]):
+            raise SequenceError(
+                "all frames are the same; a sequence of single exposures is needed"
+            )
         self.pixel_scale = _scale(pixel_scale)
         self.north_offset = float(_value(north_offset, u.deg, "north_offset"))
+        if not np.isfinite(self.north_offset):
+            raise SequenceError(f"north_offset must be finite, got {north_offset}")
         self.target = target
         image = _checked(psf, 2, "the psf", "(m_y, m_x)").astype(float)
         self.psf_center = middle_of(image, psf_center)
@@ -128,6 +134,12 @@ class ADISequence:
         if not (np.isfinite(self.star_flux) and self.star_flux > 0):
             raise SequenceError(f"star_flux must be positive, got {star_flux}")
         self.center = self._find_center(center)
+        if self.outer_radius <= 1.25 * self.fwhm:
+            raise SequenceError(
+                f"the frames reach {self.outer_radius:.3g} pixels from the star, "
+                "besides 1.5 FWHM at their edge; at least 1.25 FWHM "
+                f"({1.25 * self.fwhm:.3g} pixels) are needed: use larger frames"
+            )
         if self.inner_radius >= self.outer_radius:
             raise SequenceError(
                 f"the field turns by {self.rotation:.3g} deg, which is one FWHM "
@@ -251,6 +263,11 @@ class ADISequence:
         """
         radius = float(_value(separation, u.arcsec, "separation")) / self.pixel_scale
         angle = float(_value(position_angle, u.deg, "position_angle"))
+        if not (0 <= radius < np.inf and np.isfinite(angle)):
+            raise SequenceError(
+                "a place on the sky needs a separation that is not negative and a "
+                f"finite position angle, got {separation} and {position_angle}"
+            )
         theta = np.deg2rad(angle - self.north_offset + 90)
         x, y = self.center
         return x + radius * np.cos(theta), y + radius * np.sin(theta)
@@ -277,8 +294,21 @@ class ADISequence:
             [deg]
         contrast
             Flux of the companion over that of the star.
+
+        Raises
+        ------
+        SequenceError
+            If the place is outside a frame.
         """
         position = self.to_pixel(separation, position_angle)
+        n_y, n_x = self.cube.shape[1:]
+        x, y = self.track([position[0]], [position[1]])
+        lost = np.sum((x < 0) | (x > n_x - 1) | (y < 0) | (y > n_y - 1))
+        if lost:
+            raise SequenceError(
+                f"separation {separation} and position angle {position_angle} are "
+                f"outside {lost} of {len(self.cube)} frames; put the companion closer"
+            )
         return self.inject_flux(position, contrast * self.star_flux)
 
     def inject_flux(self, position: tuple[float, float], flux: float) -> ADISequence:

@@ -76,8 +76,10 @@ def _detect(options: argparse.Namespace) -> None:
     from .adi import ADISequence
     from .detection import detect_companions
 
+    # Before the work rather than after it.
+    if not options.output.parent.is_dir():
+        raise FileError(f"the folder of {options.output} does not exist; make it first")
     if options.output.exists() and not options.overwrite:
-        # Before the work rather than after it.
         raise FileError(f"{options.output} exists; give --overwrite to replace it")
     sequence = ADISequence.read(
         options.cube,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -32,7 +33,14 @@ from .snr import n_apertures, significance, snr_map
 from .speckle import NOISES, SpeckleGAN, SpeckleGANConfig, noise_pool
 from .templates import Speckles, Templates
 
-__all__ = ["Learned", "detect_companions", "learn"]
+__all__ = [
+    "Learned",
+    "Search",
+    "check_choices",
+    "detect_companions",
+    "learn",
+    "search",
+]
 
 Scorer = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float64]]
 SCORES = ("cnn", "critic", "snr")
@@ -143,6 +151,76 @@ def _away_from(
     return away
 
 
+@dataclass(frozen=True)
+class Search:
+    """A sequence, what was learned from it, and what that says of its pixels.
+
+    Parameters
+    ----------
+    maps
+        Reduced images.
+    learned
+        What was learned.
+    rank
+        Index of the rank of the signal-to-noise ratio.
+    values, ratio
+        Score and signal-to-noise ratio, shape ``(n_y, n_x)``; NaN where nothing is
+        searched.
+    null_values
+        Score without companions.
+    """
+
+    maps: RankMaps
+    learned: Learned
+    rank: int
+    values: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    null_values: NDArray[np.float64]
+
+    @cached_property
+    def null_maxima(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pixels, x and y, of the local maxima without companions."""
+        return local_maxima(self.null_values, self.maps.sequence.fwhm)
+
+    @cached_property
+    def distribution(self) -> NullDistribution:
+        """Of the scores of these."""
+        x, y = self.null_maxima
+        return NullDistribution.fit(self.null_values[y, x])
+
+    def peaks(
+        self, max_fap: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Local maxima, x and y, that noise seldom reaches, and how seldom."""
+        x, y = local_maxima(self.values, self.maps.sequence.fwhm)
+        fap = self.distribution.map_probability(self.values[y, x])
+        rare = fap < max_fap
+        return x[rare], y[rare], fap[rare]
+
+
+def search(
+    sequence: ADISequence,
+    *,
+    noise: str = "real",
+    score: str = "cnn",
+    seed: int = 0,
+    detector: DetectorConfig | None = None,
+    gan: SpeckleGANConfig | None = None,
+) -> Search:
+    """Learn from a sequence and score its pixels; parameters of `detect_companions`."""
+    maps, null = AnnularPCA(sequence).maps(), AnnularPCA(sequence.flip()).maps()
+    learned = learn(
+        null, noise=noise, score=score, seed=seed, detector=detector, gan=gan
+    )
+    rank = learned.templates.best_rank
+    ratio = snr_map(maps)[rank]
+    if score == "snr":
+        return Search(maps, learned, rank, ratio, ratio, snr_map(null)[rank])
+    values = _map(maps, learned.score(Speckles.of(maps)))
+    null_values = _map(null, learned.score(learned.speckles))
+    return Search(maps, learned, rank, values, ratio, null_values)
+
+
 def detect_companions(
     cube: Any,
     angles: Any = None,
@@ -200,7 +278,7 @@ def detect_companions(
     TrainingError
         If the GAN's samples are not like the speckles.
     """
-    _check_choices(noise, score, max_fap)
+    check_choices(noise, score, max_fap, seed)
     if isinstance(cube, ADISequence):
         if angles is not None or psf is not None or sequence:
             raise SequenceError(
@@ -220,24 +298,14 @@ def detect_companions(
             )
         adi = ADISequence(cube, angles, psf, **sequence)
     known = [adi.to_pixel(*place) for place in known_sources]
-    maps, null = AnnularPCA(adi).maps(), AnnularPCA(adi.flip()).maps()
-    learned = learn(
-        null, noise=noise, score=score, seed=seed, detector=detector, gan=gan
-    )
-    rank = learned.templates.best_rank
-    ratio, null_ratio = snr_map(maps)[rank], snr_map(null)[rank]
-    if score == "snr":
-        values, null_values = ratio, null_ratio
-    else:
-        values = _map(maps, learned.score(Speckles.of(maps)))
-        null_values = _map(null, learned.score(learned.speckles))
-    x, y = local_maxima(null_values, adi.fwhm)
-    scores = null_values[y, x]
-    distribution = NullDistribution.fit(scores)
-    fap = np.where(maps.valid, distribution.map_probability(values), np.nan)
+    found = search(adi, noise=noise, score=score, seed=seed, detector=detector, gan=gan)
+    maps, distribution = found.maps, found.distribution
+    x, y = found.null_maxima
+    scores = found.null_values[y, x]
+    fap = np.where(maps.valid, distribution.map_probability(found.values), np.nan)
     meta = {
         **{"version": version("astrogan-emu"), "noise": noise, "score": score},
-        **{"seed": seed, "max_fap": max_fap, "rank": maps.pca.ranks[rank]},
+        **{"seed": seed, "max_fap": max_fap, "rank": maps.pca.ranks[found.rank]},
         **{"ranks": list(maps.pca.ranks), "n_frames": len(adi.cube)},
         **{"rotation": adi.rotation, "fwhm": adi.fwhm, "star_flux": adi.star_flux},
         **{"center": list(adi.center), "pixel_scale": adi.pixel_scale},
@@ -255,18 +323,17 @@ def detect_companions(
         return NDData(array, mask=~maps.valid, wcs=wcs, meta=dict(meta))
 
     return CompanionDetections(
-        detection_map=data(values),
-        snr_map=data(ratio),
+        detection_map=data(found.values),
+        snr_map=data(found.ratio),
         fap_map=data(fap),
-        candidates=_candidates(
-            maps, learned.templates, values, ratio, distribution, max_fap, known
-        ),
-        limits=_limits(adi, learned, distribution.score_at(max_fap), score, seed),
+        candidates=_candidates(found, max_fap, known),
+        limits=_limits(found, distribution.score_at(max_fap), score, seed),
         meta=meta,
     )
 
 
-def _check_choices(noise: str, score: str, max_fap: float) -> None:
+def check_choices(noise: str, score: str, max_fap: float, seed: int) -> None:
+    """Refuse, before any work, what `detect_companions` does not offer."""
     for name, value, allowed in (("noise", noise, NOISES), ("score", score, SCORES)):
         if value not in allowed:
             raise SequenceError(
@@ -274,6 +341,8 @@ def _check_choices(noise: str, score: str, max_fap: float) -> None:
             )
     if not 0 < max_fap < 1:
         raise SequenceError(f"max_fap must be between 0 and 1, got {max_fap}")
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise SequenceError(f"seed must be a whole number from 0, got {seed!r}")
 
 
 def _search_range(adi: ADISequence) -> tuple[float, float]:
@@ -287,25 +356,16 @@ def _map(maps: RankMaps, scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _candidates(
-    maps: RankMaps,
-    templates: Templates,
-    values: NDArray[np.float64],
-    ratio: NDArray[np.float64],
-    null: NullDistribution,
-    max_fap: float,
-    known: list[tuple[float, float]],
+    searched: Search, max_fap: float, known: list[tuple[float, float]]
 ) -> QTable:
+    maps, values, ratio = searched.maps, searched.values, searched.ratio
     adi = maps.sequence
-    xs, ys = local_maxima(values, adi.fwhm)
-    faps = null.map_probability(values[ys, xs])
     rows: list[dict[str, Any]] = []
-    for x, y, fap in zip(xs, ys, faps, strict=True):
-        if fap >= max_fap:
-            break
+    for x, y, fap in zip(*searched.peaks(max_fap), strict=True):
         # The brightest first, each only once: wings are no companions of their own.
         if any(np.hypot(x - r["x"], y - r["y"]) < 1.5 * adi.fwhm for r in rows):
             continue
-        found = measure(maps, templates, float(x), float(y))
+        found = measure(maps, searched.learned.templates, float(x), float(y))
         separation, angle = adi.to_sky(found.x, found.y)
         radius = float(np.hypot(x - adi.center[0], y - adi.center[1]))
         snr = float(ratio[y, x])
@@ -343,12 +403,10 @@ def _candidates(
     return empty
 
 
-def _limits(
-    adi: ADISequence, learned: Learned, threshold: float, score: str, seed: int
-) -> QTable:
+def _limits(searched: Search, threshold: float, score: str, seed: int) -> QTable:
     """Contrasts at which companions are seen, ring by ring."""
+    adi, learned, rank = searched.maps.sequence, searched.learned, searched.rank
     templates, null = learned.templates, learned.null
-    rank = templates.best_rank
     radii = null.pca.ring_radii
     rng = np.random.default_rng((seed, 4))
     center = adi.center

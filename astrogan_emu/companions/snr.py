@@ -103,15 +103,17 @@ def snr_map(maps: RankMaps) -> NDArray[np.float64]:
         y, x = np.nonzero(maps.valid & (maps.ring == i))
         radius = np.hypot(x - sequence.center[0], y - sequence.center[1])
         counts = n_apertures(radius, sequence.fwhm)
+        # Between pixels a linear law would smooth all apertures but the first.
         fluxes = [
-            ndimage.convolve(image, kernel, mode="constant") for image in maps.images[i]
+            ndimage.spline_filter(ndimage.convolve(image, kernel, mode="constant"), 3)
+            for image in maps.images[i]
         ]
         for count in np.unique(counts):
             own = counts == count
             around = _circle(sequence, x[own], y[own], int(count))
             for rank in range(n_ranks):
                 values = ndimage.map_coordinates(
-                    fluxes[rank], [around[1], around[0]], order=1
+                    fluxes[rank], [around[1], around[0]], order=3, prefilter=False
                 )
                 result[rank, y[own], x[own]] = snr_from_apertures(values)
     return result

@@ -104,31 +104,40 @@ def draw_limits(results, path):
 
 
 def draw_areas(results, path):
-    """How much better than annular PCA each detector is."""
-    names = [name for name in results if name.startswith("roc_every")]
+    """How much better than annular PCA detectors are; the critic is off the scale."""
+    panels = [
+        (table, key, values)
+        for name, table in results.items()
+        if name.startswith("roc_every")
+        for key, values in table.items()
+        if key.startswith("share")
+    ]
     figure, axes = plt.subplots(
-        1, len(names), figsize=(10.5, 3.9), layout="constrained", sharey=True
+        2, 3, figsize=(10.5, 5.6), layout="constrained", sharex=True, sharey=True
     )
-    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        table = results[name]
-        rows = {k: v for k, v in table.items() if isinstance(v, dict) and "auc" in v}
-        labels = [key.removesuffix(", mean score") for key in rows]
-        for i, row in enumerate(rows.values()):
-            low, high = row["interval"]
-            axis.plot([low, high], [i, i], "C0-")
+    names = ("real", "gaussian", "gan", "gan+real")
+    for axis, (table, key, values) in zip(axes.flat, panels, strict=True):
+        for i, name in enumerate(names):
+            row = values[name]
+            axis.plot(row["interval"], [i, i], "C0-")
             axis.plot(row["difference"], i, "C0o")
             axis.annotate(
                 f"{row['auc']:.3f}",
-                (1.01, i),
+                (0.99, i),
                 xycoords=("axes fraction", "data"),
-                va="center",
+                ha="right",
+                va="bottom",
             )
         axis.axvline(0, color="0.6", lw=1)
-        axis.set_yticks(range(len(labels)), labels)
-        axis.set_title(f"{table['frames']} frames; at the right: area", fontsize=10)
-        axis.set_xlabel("area under the curve less that of annular PCA")
+        axis.set_yticks(range(len(names)), names)
+        share = float(key.removeprefix("share_"))
+        axis.set_title(
+            f"{table['frames']} frames, {share:.0%} of the noise", fontsize=10
+        )
     # Shared by all panels.
-    np.atleast_1d(axes)[0].invert_yaxis()
+    axes[0, 0].set_ylim(len(names) - 0.6, -0.7)
+    for axis in axes[1]:
+        axis.set_xlabel("area less that of annular PCA")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
