@@ -33,8 +33,8 @@ PREPARATION = PreparationConfig(
 )
 TRAINING = TrainingConfig(
     name="hydro",
-    paired_steps=2400,
-    adversarial_steps=150,
+    paired_steps=2000,
+    adversarial_steps=100,
     batch_size=2,
     learning_rate=1e-3,
     adversarial_rate=3e-4,
