@@ -180,11 +180,11 @@ def _with_smooth(
     """Transformed fields and targets, as they are and smoothed."""
     to_latent = state.generator.to_latent
     # A smooth field is known from every other cell.
-    every = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
+    every = (slice(None, None, 2),) * (fields.ndim - 2)
     return [(to_latent(fields), to_latent(target))] + [
         (
-            to_latent(gaussian(fields, scale)[every]),
-            to_latent(gaussian(target, scale)[every]),
+            to_latent(gaussian(fields, scale)[..., *every]),
+            to_latent(gaussian(target, scale)[..., *every]),
         )
         for scale in _SMOOTHINGS
     ]
