@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -180,11 +181,11 @@ def _with_smooth(
     """Transformed fields and targets, as they are and smoothed."""
     to_latent = state.generator.to_latent
     # A smooth field is known from every other cell.
-    every = (slice(None, None, 2),) * (fields.ndim - 2)
+    every: Any = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
     return [(to_latent(fields), to_latent(target))] + [
         (
-            to_latent(gaussian(fields, scale)[..., *every]),
-            to_latent(gaussian(target, scale)[..., *every]),
+            to_latent(gaussian(fields, scale)[every]),
+            to_latent(gaussian(target, scale)[every]),
         )
         for scale in _SMOOTHINGS
     ]
