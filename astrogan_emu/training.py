@@ -138,7 +138,7 @@ def _generator_losses(
     pairs = []
     if config.distribution_weight > 0:
         pairs = _with_smooth(state, fields, batch.target)
-    names = ("cell", "power", "phase", "distribution")
+    names = ("cell", "power", "phase", "distribution", "cross", "joint")
     losses = dict.fromkeys(names, torch.zeros(()))
     for channel, head in enumerate(state.generator.config.heads):
         own = slice(channel, channel + 1)
@@ -163,13 +163,11 @@ def _generator_losses(
         ratio = _mean(fields[:, i]) / (_mean(batch.target[:, i]) + 1e-30)
         misfit = torch.log(ratio + 1e-3).square().mean() / len(free)
         losses["power"] = losses["power"] + _weight(heads[i], config) * misfit
-    losses["cross"] = torch.zeros(())
     if batch.paired and config.cross_weight > 0 and heads[0].conserved:
         for i in free:
             misfit = cross_loss(fields[:, [0, i]], batch.target[:, [0, i]])
             weighted = _weight(heads[i], config) * misfit
             losses["cross"] = losses["cross"].to(misfit.device) + weighted
-    losses["joint"] = torch.zeros(())
     if config.joint_weight > 0:
         losses["joint"] = _joint(state, latent, wanted, config, rank)
     return losses, fields
@@ -460,9 +458,12 @@ def _validate(
             f"{state.best:.3g} before; lower the learning rate or the weight of the "
             "critic"
         )
-    write_model(
-        folder / "model.safetensors", state.average, _card(data, config, scores)
-    )
+    names = ["model"]
+    if config.keep_every and state.step % config.keep_every == 0:
+        names.append(f"step_{state.step}")
+    for name in names:
+        path = folder / f"{name}.safetensors"
+        write_model(path, state.average, _card(data, config, scores))
     state.best = min(state.best, total)
 
 

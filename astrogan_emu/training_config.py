@@ -66,6 +66,9 @@ class TrainingConfig:
         ``"float32"``, or ``"bf16"`` for the convolutions.
     validate_every, checkpoint_every
         Steps between validations and between saved states.
+    keep_every
+        Keep the model of a validation as ``step_N.safetensors`` if its step is a
+        multiple of this; 0 keeps none.
     """
 
     name: str = "model"
@@ -99,6 +102,7 @@ class TrainingConfig:
     precision: str = "float32"
     validate_every: int = 300
     checkpoint_every: int = 100
+    keep_every: int = 0
 
     def __post_init__(self) -> None:
         if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:

@@ -57,6 +57,7 @@ TRAINING = TrainingConfig(
     precision="bf16",
     validate_every=200,
     checkpoint_every=50,
+    keep_every=1000,
 )
 
 
@@ -105,23 +106,30 @@ def main():
     data = prepare(work / "suite.ecsv", work / "train.h5", config=PREPARATION)
     training = replace(TRAINING, precision=options.precision)
     path = train(data, work / "run", training, initial=model_path("nbody"))
-    models = {"hydro": Emulator.load(path)}
-    paired = work / "run" / "paired.safetensors"
+    paths = {
+        "with critic": path,
+        "without critic": work / "run" / "paired.safetensors",
+        "early": work / "run" / "step_1000.safetensors",
+    }
     with TrainingSet.open(data) as opened:
-        both = {**models, "without critic": Emulator.load(paired)}
-        for line in table(*measure(opened, both, "test")):
+        found = {n: departure_on_validation(p, opened) for n, p in paths.items()}
+        for name, value in found.items():
+            print(f"{name}: {value:.4f} on the validation run")
+        best = paths[min(found, key=found.__getitem__)]
+        models = {name: Emulator.load(each) for name, each in paths.items()}
+        for line in table(*measure(opened, models, "test")):
             print(line)
         runs = len(set(opened.runs[opened.indices("test")]))
-        best = min(
-            (path, paired), key=lambda each: departure_on_validation(each, opened)
-        )
         k, rows, _ = measure(opened, {"hydro": Emulator.load(best)}, "test")
-    print(f"better on the validation run: {best}")
+    print(f"best on the validation run: {best}")
     if options.ship:
         model = read_model(best)
         scores = {"test_runs": float(runs), **scores_of(k, rows)}
         output = FOLDER / "hydro.safetensors"
-        write_model(output, model.generator, replace(model.card, scores=scores))
+        # Networks of one training have one card.
+        provenance = read_model(path).card.provenance
+        card = replace(model.card, scores=scores, provenance=provenance)
+        write_model(output, model.generator, card)
         print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
