@@ -11,7 +11,9 @@ which the column ``set`` sends one to ``val`` and one to ``test``, and starts fr
 ``hydro``. Without a suite, small particle-mesh runs with coarse forces play the other
 code, and the model is ``nbody``.
 
-Run time: RUNTIME. Expected result: EXPECTED
+Run time: a minute or two on one core. Expected result: scores after each length, the
+length that is best on the run to choose by, and the scores before and after on the run
+that was kept out.
 """
 
 import os
@@ -92,6 +94,7 @@ def score(path, data, split):
 
 def main():
     """Try several lengths, choose by one run, and look at the other once."""
+    folder.mkdir(exist_ok=True)
     suite = sys.argv[1] if len(sys.argv) > 1 else own_runs()
     before = model_path("hydro" if len(sys.argv) > 1 else "nbody")
     dataset = training_set(suite, read_model(before))
