@@ -240,9 +240,10 @@ class _ModulatedConvolution(nn.Module):
         norm = torch.rsqrt(weight.flatten(2).square().sum(-1) / self.heard + 1e-8)
         bias = self.bias + self.shift(style)
         operation = self.operation
-        if len(x) > 1 and x[0, 0].numel() <= _SMALL:
+        low = torch.is_autocast_enabled(x.device.type)
+        if len(x) > 1 and (low or x[0, 0].numel() <= _SMALL):
             # Weights that differ by factors of their channels are the same weights
-            # between scaled fields, which is quicker where fields are small.
+            # between scaled fields, quicker in bf16 and where fields are small.
             x = x * scale[:, 0].to(x.dtype)
             x = operation(x, self.weight * _GAIN, torch.zeros_like(self.bias), 1)
             x = x * norm.view(len(style), -1, *kernel)

@@ -30,6 +30,9 @@ class TrainingConfig:
         Scale above which the base's density is kept [Mpc/h]; see `GeneratorConfig`.
     learning_rate, adversarial_rate, critic_rate
         Of the generator in either stage, and of the critic.
+    condition_rate
+        Learning rate of the layers that hear the parameters, as a multiple of the
+        generator's. They hardly hear at first; with few steps, let them learn faster.
     cell_weight, power_weight, phase_weight, distribution_weight, adversarial_weight
         Of the cell-by-cell loss, the power spectrum, the correlation coefficient, the
         one-point distributions (of cells and of the smoothed field) and the critic's
@@ -39,8 +42,13 @@ class TrainingConfig:
         further off, and would otherwise decide every step.
     field_weights
         The same for single fields, by name.
+    expected
+        Fields of scattered objects whose cells are compared as expected densities, so
+        that amounts are right; see `expectation_loss`.
     cross_weight
         Of the cross-power of each field with the first, if that is conserved.
+    joint_weight
+        Of the distributions of the fields' values together, beside each other.
     condition_noise
         Standard deviation of noise on the parameters as the networks hear them, in
         half ranges. With few simulations it keeps the response to them smooth.
@@ -58,6 +66,9 @@ class TrainingConfig:
         ``"float32"``, or ``"bf16"`` for the convolutions.
     validate_every, checkpoint_every
         Steps between validations and between saved states.
+    keep_every
+        Keep the model of a validation as ``step_N.safetensors`` if its step is a
+        multiple of this; 0 keeps none.
     """
 
     name: str = "model"
@@ -70,6 +81,7 @@ class TrainingConfig:
     learning_rate: float = 2e-3
     adversarial_rate: float = 4e-4
     critic_rate: float = 1e-3
+    condition_rate: float = 1.0
     cell_weight: float = 1.0
     power_weight: float = 8.0
     phase_weight: float = 4.0
@@ -77,7 +89,9 @@ class TrainingConfig:
     adversarial_weight: float = 0.05
     free_weight: float = 0.3
     field_weights: Mapping[str, float] = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
     cross_weight: float = 0.0
+    joint_weight: float = 0.0
     condition_noise: float = 0.0
     weight_decay: float = 0.0
     penalty: float = 0.1
@@ -88,6 +102,7 @@ class TrainingConfig:
     precision: str = "float32"
     validate_every: int = 300
     checkpoint_every: int = 100
+    keep_every: int = 0
 
     def __post_init__(self) -> None:
         if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:
@@ -99,11 +114,15 @@ class TrainingConfig:
                 raise TrainingError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
-        for name in ("cross_weight", "condition_noise", "weight_decay"):
+        for name in ("cross_weight", "joint_weight", "condition_noise", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(
                     f"{name} must not be negative, got {getattr(self, name)}"
                 )
+        if not self.condition_rate > 0:
+            raise TrainingError(
+                f"condition_rate must be positive, got {self.condition_rate}"
+            )
         if self.precision not in ("float32", "bf16"):
             raise TrainingError(
                 f"precision must be float32 or bf16, got {self.precision!r}"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from .networks import Critic
 from .training_config import TrainingConfig
 
 __all__ = ["TrainingState"]
+
+# Layers that hear the conditions, by a part of the names of their weights.
+_HEAR = ("embed", "affine", "shift")
 
 
 class TrainingState:
@@ -40,7 +44,7 @@ class TrainingState:
         self.average.load_state_dict(self.generator.state_dict())
         self.critic = Critic(shapes.network).to(self.device)
         self.generator_optimiser = torch.optim.AdamW(
-            self.generator.parameters(),
+            _groups(self.generator, config),
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
@@ -104,6 +108,18 @@ class TrainingState:
         best = self.best if np.isfinite(self.best) else 1e30
         metadata = {"step": self.step, "best": best, "config": asdict(config)}
         write_tensors(path, self.tensors(), metadata)
+
+
+def _groups(generator: FieldGenerator, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Weights by how fast they learn, as multiples (``times``) of a step's rate."""
+    hear: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in generator.named_parameters():
+        own = any(part in _HEAR for part in name.split("."))
+        hear[own].append(parameter)
+    return [
+        {"params": hear[False], "times": 1.0},
+        {"params": hear[True], "times": config.condition_rate},
+    ]
 
 
 def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

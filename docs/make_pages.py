@@ -52,6 +52,7 @@ class ReadingOrder:
         "thousand_fields",
         "inference",
         "train_on_toy_boxes",
+        "fine_tune",
     )
 
     def __init__(self, folder):

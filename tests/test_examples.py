@@ -98,6 +98,14 @@ def test_train_on_toy_boxes(run, tmp_path):
     assert pictures(tmp_path, "toy")
 
 
+def test_fine_tune(run, tmp_path):
+    """A length is chosen, and its model compared on the run that was kept out."""
+    said = run("fine_tune.py")
+    assert "on the run that was kept out of all this" in said
+    assert said.count("together") == 2
+    assert (tmp_path / "fine_tune/4_steps/model.safetensors").is_file()
+
+
 def test_lightcone(run, tmp_path):
     """A catalogue on the sky, in redshift."""
     run("lightcone.py")

@@ -7,7 +7,9 @@ import torch
 
 from astrogan_emu.losses import (
     cross_loss,
+    expectation_loss,
     gradient_penalty,
+    joint_loss,
     paired_loss,
     relativistic_loss,
     spectral_losses,
@@ -174,3 +176,32 @@ def test_cross_power_of_an_empty_field_can_be_learned_from():
     fields = two_fields(seed=1).requires_grad_(True)
     cross_loss(fields, target).backward()
     assert torch.isfinite(fields.grad).all()
+
+
+def test_an_expected_density_is_the_mean():
+    """Of four cells of which one holds everything, a constant is best at the mean."""
+    target = torch.tensor([0.0, 0.0, 0.0, 8.0]).view(1, 1, 4)
+    constants = torch.linspace(0.1, 8, 80)
+    found = [
+        float(expectation_loss(torch.full_like(target, c), target)) for c in constants
+    ]
+    assert float(constants[found.index(min(found))]) == pytest.approx(2.0, abs=0.05)
+    assert float(expectation_loss(target, target)) == pytest.approx(0, abs=1e-5)
+
+
+def test_joint_distributions_see_relations_between_fields():
+    """Cells may change places together; which values go together may not change."""
+    torch.manual_seed(0)
+    first = torch.randn(1, 1, 4096)
+    target = torch.cat([first, first], 1)
+    diagonal = torch.tensor([[0.6, -0.8]])
+    order = torch.randperm(4096)
+    assert float(joint_loss(target[..., order], target, diagonal)) < 1e-6
+    unrelated = torch.cat([first, first[..., order]], 1)
+    along = torch.eye(2)
+    assert float(joint_loss(unrelated, target, along)) < 1e-6
+    # A Gaussian of standard deviation 1 beside one of 0.2: (1 - 0.2) E |x|.
+    expected = 0.8 * math.sqrt(2 / math.pi)
+    assert float(joint_loss(unrelated, target, diagonal)) == pytest.approx(
+        expected, rel=0.05
+    )

@@ -90,6 +90,24 @@ def test_training_differentiates_the_same_function(n_dim):
         torch.testing.assert_close(one, other)
 
 
+def test_bf16_differentiates_the_same_function_coarsely():
+    """Several samples, whose weights differ by factors, within bf16's three digits."""
+    net = living_unet(3).float().requires_grad_(True).train()
+    x, told, noise = inputs(net, n=8, batch=2)
+    x, told, noise = x.float(), told.float(), [m.float() for m in noise]
+
+    def gradients(low):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            result = net(x, told, noise)
+        total = result.float().square().sum()
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(total, [*net.parameters()])]
+        )
+
+    coarse, fine = gradients(True), gradients(False)
+    assert float((coarse - fine).norm() / fine.norm()) < 0.03
+
+
 def test_a_fresh_network_corrects_nothing():
     """Its last layer starts at zero, so training starts from the base."""
     net = UNet(NetworkConfig(2, 1, 2, 3, **SMALL)).double()

@@ -33,6 +33,9 @@ TINY = TrainingConfig(
     validate_every=3,
     checkpoint_every=2,
     penalty_every=2,
+    condition_rate=2.0,
+    joint_weight=1.0,
+    expected=("galaxies",),
 )
 
 
@@ -219,6 +222,12 @@ def test_impossible_choices_are_named(dataset, tmp_path):
     """A configuration that cannot be is refused before anything is done."""
     with pytest.raises(TrainingError, match="precision"):
         TrainingConfig(precision="float8")
+    with pytest.raises(TrainingError, match="condition_rate must be positive, got 0"):
+        TrainingConfig(condition_rate=0)
+    with pytest.raises(TrainingError, match="joint_weight must not be negative"):
+        TrainingConfig(joint_weight=-1)
+    with pytest.raises(TrainingError, match="expected names 'light'"):
+        train(dataset, tmp_path, TrainingConfig(expected=("light",)), progress=False)
     deep = TrainingConfig(widths=(4,) * 6)
     with pytest.raises(TrainingError, match="multiple of 32"):
         train(dataset, tmp_path, deep, progress=False)
