@@ -135,9 +135,8 @@ def _generator_losses(
         fields = state.generator(batch.base, batch.conditions, noise)
     fields = fields.float()
     latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
-    pairs = []
-    if config.distribution_weight > 0:
-        pairs = _with_smooth(state, fields, batch.target)
+    spread = config.distribution_weight > 0
+    pairs = _with_smooth(state, fields, batch.target) if spread else []
     names = ("cell", "power", "phase", "distribution", "cross", "joint")
     losses = dict.fromkeys(names, torch.zeros(()))
     for channel, head in enumerate(state.generator.config.heads):
@@ -176,7 +175,7 @@ def _generator_losses(
 def _with_smooth(
     state: TrainingState, fields: Tensor, target: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Transformed fields and targets, as they are and smoothed, in some of the cells."""
+    """Some cells of transformed fields and targets, as they are and smoothed."""
     to_latent = state.generator.to_latent
     # A smooth field is known from every other cell; of cells each step compares others.
     every: Any = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
