@@ -94,7 +94,7 @@ class TrainingConfig:
     joint_weight: float = 0.0
     condition_noise: float = 0.0
     weight_decay: float = 0.0
-    penalty: float = 0.1
+    penalty: float = 0.003
     penalty_every: int = 8
     ema: float = 0.995
     seed: int = 0
