@@ -11,9 +11,9 @@ which the column ``set`` sends one to ``val`` and one to ``test``, and starts fr
 ``hydro``. Without a suite, small particle-mesh runs with coarse forces play the other
 code, and the model is ``nbody``.
 
-Run time: a minute or two on one core. Expected result: scores after each length, the
-length that is best on the run to choose by, and the scores before and after on the run
-that was kept out.
+Run time: two minutes on one core. Expected result: the power of matter comes closer
+with every length, on the run that was kept out from within 0.13 to within 0.07 of the
+simulation's. Trained on one hydrodynamical run, ``hydro`` is best as it was.
 """
 
 import os
@@ -55,13 +55,14 @@ def own_runs():
 
 
 def training_set(suite, model):
-    """The runs on the cells, and above the base, that the model knows."""
+    """The runs on the cells, above the base and in the ranges that the model knows."""
     config = PreparationConfig(
         fields=model.generator.config.fields,
         n_cells=n_cells,
         base_steps=model.card.base.n_steps,
     )
-    return prepare(suite, folder / "train.h5", config=config, progress=False)
+    output, space = folder / "train.h5", model.card.space
+    return prepare(suite, output, config=config, space=space, progress=False)
 
 
 def settings(model, n_steps):
