@@ -161,7 +161,7 @@ def test_the_chain_on_real_simulations(test_data, tmp_path):
         workers=1,
         progress=False,
     )
-    config = replace(TINY, paired_steps=6, adversarial_steps=2)
+    config = replace(TINY, paired_steps=6, adversarial_steps=2, expected=())
     emulator = Emulator.load(train(data, tmp_path / "run", config, progress=False))
     row = suite[suite["run"] == "LH_9"][0]
     own = {name: row[name] for name in emulator.card.space.names}
