@@ -108,10 +108,13 @@ def from_nothing(folder):
 
 def memory(n_cells):
     """Peak memory of a new process that makes one field [GB]."""
+    # Not ru_maxrss, which a process inherits from the one that started it.
     code = (
-        "import resource, warnings; from astrogan_emu import emulate_galaxy_field\n"
+        "from astrogan_emu import emulate_galaxy_field\n"
         f"emulate_galaxy_field({POINT!r}, n_cells={n_cells}, seed=1)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "lines = open('/proc/self/status').read().splitlines()\n"
+        "(peak,) = [line.split()[1] for line in lines if line.startswith('VmHWM')]\n"
+        "print(peak)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
