@@ -135,18 +135,17 @@ def _generator_losses(
         fields = state.generator(batch.base, batch.conditions, noise)
     fields = fields.float()
     latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
-    spread = config.distribution_weight > 0
-    pairs = _with_smooth(state, fields, batch.target) if spread else []
+    pairs = []
+    if config.distribution_weight > 0:
+        pairs = _spread_pairs(state, latent, wanted, fields, batch.target)
     names = ("cell", "power", "phase", "distribution", "cross", "joint")
     losses = dict.fromkeys(names, torch.zeros(()))
     for channel, head in enumerate(state.generator.config.heads):
         own = slice(channel, channel + 1)
         weight = _weight(head, config)
         power, phase = spectral_losses(fields[:, own], batch.target[:, own])
-        parts = {"power": power}
-        for a, b in pairs:
-            own_distance = distribution_loss(a[:, own], b[:, own])
-            parts["distribution"] = parts.get("distribution", 0) + own_distance
+        distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
+        parts = {"power": power, "distribution": sum(distances, power.new_zeros(()))}
         if batch.paired:
             if head.name in config.expected:
                 scaled = (f[:, own] / head.scale for f in (fields, batch.target))
@@ -172,16 +171,16 @@ def _generator_losses(
     return losses, fields
 
 
-def _with_smooth(
-    state: TrainingState, fields: Tensor, target: Tensor
+def _spread_pairs(
+    state: TrainingState, latent: Tensor, wanted: Tensor, fields: Tensor, target: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Some cells of transformed fields and targets, as they are and smoothed."""
+    """Some cells of the transformed fields and targets, and of the smoothed ones."""
     to_latent = state.generator.to_latent
     # A smooth field is known from every other cell; of cells each step compares others.
     every: Any = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
     starts = [state.step >> axis & 1 for axis in range(fields.ndim - 2)]
     turn: Any = (..., *(slice(start, None, 2) for start in starts))
-    return [(to_latent(fields[turn]), to_latent(target[turn]))] + [
+    return [(latent[turn], wanted[turn])] + [
         (
             to_latent(gaussian(fields, scale)[every]),
             to_latent(gaussian(target, scale)[every]),
