@@ -31,6 +31,14 @@ class Batch:
     conditions: Tensor
     paired: bool
 
+    def twice(self) -> Batch:
+        """Every sample once more, after the last."""
+        base, target, told = (
+            torch.cat([part, part])
+            for part in (self.base, self.target, self.conditions)
+        )
+        return Batch(base, target, told, self.paired)
+
 
 def _symmetry(rng: np.random.Generator, n_dim: int) -> tuple[Any, Any, Any]:
     """A random element of the cube's symmetries, and a shift by a few cells."""

@@ -22,6 +22,8 @@ __all__ = ["FieldGenerator", "FieldHead", "GeneratorConfig", "gaussian"]
 
 # Sharpness of the soft floor that keeps fields positive, in transformed units.
 _FLOOR = 10.0
+# Of a correction, as a logarithm; an untrained network may not leave float32.
+_MOST = 12.0
 # Of the density, as a ratio to the mean.
 _LEAST = 1e-6
 # Measured on the power of the longest mode of 50 Mpc/h boxes: 2.4 % low after one
@@ -163,19 +165,23 @@ class FieldGenerator(nn.Module):
         conditions
             Shape ``(batch, n_conditions)``.
         noise
-            As `draw_noise` makes it, or none for a network without noise.
+            As `draw_noise` makes it, or none for a network without noise. For a
+            multiple of the batch, the whole batch is drawn several times.
 
         Returns
         -------
         Tensor
-            Physical values, shape ``(batch, n_fields, n, ...)``.
+            Physical values, shape ``(batch, n_fields, n, ...)``, the batch that of the
+            noise.
 
         Raises
         ------
         GridError
             If the cells per side are not a multiple of ``network.multiple``.
         """
-        return self.physical(base, self.correction(base, conditions, noise))
+        correction = self.correction(base, conditions, noise)
+        draws = len(correction) // len(base)
+        return self.physical(torch.cat([base] * draws), correction)
 
     def correction(
         self, base: Tensor, conditions: Tensor, noise: list[Tensor] | None
@@ -223,7 +229,8 @@ class FieldGenerator(nn.Module):
                 start = torch.log1p(base[:, 0] / head.scale)
             else:
                 start = head.start + head.slope * self._latent_base(base[:, 0])
-            value = F.softplus(start + correction[:, channel], beta=_FLOOR)
+            change = correction[:, channel].clamp(-_MOST, _MOST)
+            value = F.softplus(start + change, beta=_FLOOR)
             value = head.scale * torch.expm1(value)
             if head.conserved:
                 value = self._conserve(value, base[:, 0])

@@ -2,7 +2,9 @@
 
 The paired ones compare a generated field with the simulation of the same phases: cell
 by cell on the logarithmic scale, value by value in the one-point distribution, and mode
-by mode in the power spectrum and the correlation coefficient. The adversarial one is
+by mode in the power spectrum and the correlation coefficient; or, two fields of one
+base at once, by scores that are best for draws from the right distribution. The
+adversarial one is
 relativistic (Jolicoeur-Martineau 2019) with the gradient penalty of Mescheder et al.
 (2018) on real and generated fields.
 """
@@ -18,13 +20,19 @@ from torch.nn import functional as F
 __all__ = [
     "cross_loss",
     "distribution_loss",
+    "energy_score",
     "expectation_loss",
     "gradient_penalty",
     "joint_loss",
+    "mode_score",
     "paired_loss",
     "relativistic_loss",
     "spectral_losses",
+    "tail_loss",
 ]
+
+# Of the square of a mode, so that an empty field has a logarithm and a root.
+_TINY = 1e-30
 
 
 def relativistic_loss(winner_scores: Tensor, loser_scores: Tensor) -> Tensor:
@@ -81,6 +89,73 @@ def paired_loss(latent: Tensor, target: Tensor) -> Tensor:
     return F.smooth_l1_loss(latent, target)
 
 
+def energy_score(made: Tensor, target: Tensor) -> Tensor:
+    """Fair energy score of two draws, cell by cell (Gneiting & Raftery 2007, eq. 22).
+
+    The mean distance of the draws from the target, less half of that between the draws.
+    Its expectation is least if the draws come from the distribution of the target: a
+    difference alone would be least for two draws of its median.
+
+    Parameters
+    ----------
+    made
+        Shape ``(2 batch, ...)``: the first draw of each sample, then the second.
+    target
+        The same shape, each target twice.
+
+    Returns
+    -------
+    Tensor
+        Scalar, the mean over samples and cells; of two draws it may be negative.
+    """
+    first, second = made.chunk(2)
+    return (made - target).abs().mean() - 0.5 * (first - second).abs().mean()
+
+
+def mode_score(fields: Tensor, target: Tensor) -> Tensor:
+    """Fair energy score of two draws, Fourier mode by Fourier mode.
+
+    Like `energy_score`, with distances in the complex plane, in units of the root of
+    the powers of draw and target in the mode's shell. No gradient goes through the
+    unit, so that it vanishes for draws from the distribution of the target.
+
+    Parameters
+    ----------
+    fields
+        Physical, shape ``(2 batch, channels, n, ...)``: the first draw of each sample,
+        then the second.
+    target
+        The same shape, each target twice.
+
+    Returns
+    -------
+    Tensor
+        Scalar, the mean over samples, channels and shells up to the Nyquist frequency,
+        with weights falling as k^(-1/2).
+    """
+    n, n_dim = fields.shape[-1], fields.ndim - 2
+    axes = tuple(range(2, fields.ndim))
+    made = torch.fft.rfftn(fields.float(), dim=axes).flatten(2)
+    true = torch.fft.rfftn(target.float(), dim=axes).flatten(2)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        c = a - b
+        # Smooth where two modes are equal.
+        return _binned(torch.sqrt(c.real**2 + c.imag**2 + 1e-6 * _TINY), n, n_dim)
+
+    with torch.no_grad():
+        # Of either, so that a field without power in the target does not decide.
+        both = (made.real**2 + made.imag**2) + (true.real**2 + true.imag**2)
+        size = torch.sqrt(_binned(both, n, n_dim) + _TINY)
+        size = size.unflatten(0, (2, -1)).mean(0)
+        weight = 1 / torch.sqrt(torch.arange(1, size.shape[-1] + 1, device=size.device))
+        weight = weight / weight.sum()
+    first, second = made.chunk(2)
+    off = distance(made, true).unflatten(0, (2, -1)).mean(0)
+    misfit = (off - 0.5 * distance(first, second)) / size
+    return (misfit * weight).sum(-1).mean()
+
+
 def distribution_loss(latent: Tensor, target: Tensor) -> Tensor:
     """Wasserstein distance of the one-point distributions on the logarithmic scale.
 
@@ -100,6 +175,31 @@ def distribution_loss(latent: Tensor, target: Tensor) -> Tensor:
     """
     made, wanted = (each.flatten(2).sort(-1).values for each in (latent, target))
     return (made - wanted).abs().mean()
+
+
+def tail_loss(latent: Tensor, target: Tensor) -> Tensor:
+    """Wasserstein distance of the one-point distributions of the values themselves.
+
+    On the logarithmic scale the few dense cells that hold most of the objects, and most
+    of the power on small scales, hardly count beside the many empty ones. Here each
+    cell counts with what it holds.
+
+    Parameters
+    ----------
+    latent, target
+        Fields transformed by log(1 + value / scale), shape ``(batch, channels, ...)``.
+
+    Returns
+    -------
+    Tensor
+        Scalar, the mean over samples and channels of the mean absolute difference of
+        the sorted values, in units of scale and mean together.
+    """
+    made, wanted = (
+        torch.expm1(each.flatten(2).sort(-1).values) for each in (latent, target)
+    )
+    unit = 1 + wanted.mean(-1)
+    return ((made - wanted).abs().mean(-1) / unit).mean()
 
 
 def expectation_loss(fields: Tensor, target: Tensor) -> Tensor:

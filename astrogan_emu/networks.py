@@ -230,6 +230,8 @@ class _ModulatedConvolution(nn.Module):
             nn.init.zeros_(layer.bias)
         # A small but living strength: from zero the noise would be slow to be heard.
         self.strength = nn.Parameter(torch.full((n_out,), 0.05)) if noisy else None
+        # Per value of its channel, so that noise can be where something is uncertain.
+        self.gain = nn.Parameter(torch.zeros(n_out)) if noisy else None
         # In a doubling, each output cell hears one cell of the kernel alone.
         self.heard = kernel**n_dim if operation is _double else 1
 
@@ -261,13 +263,20 @@ class _ModulatedConvolution(nn.Module):
                 n,
             )
             x = x.reshape(n, -1, *x.shape[2:])
-        if self.strength is not None and noise is not None:
-            x = x + (noise * self.strength.view(1, -1, *kernel)).to(x.dtype)
+        if self.strength is not None and self.gain is not None and noise is not None:
+            strength = self.strength.view(1, -1, *kernel).to(x.dtype)
+            gain = self.gain.view(1, -1, *kernel).to(x.dtype)
+            x = torch.addcmul(x, noise.to(x.dtype), strength + gain * x)
         x = F.leaky_relu(_channels_last(x), _SLOPE, inplace=True)
         if x.requires_grad:
             # Where layouts differ, the gradient below takes thirty times as long.
             x.register_hook(_channels_last)
         return x
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    """The whole batch several times, in the same memory layout."""
+    return torch.cat([x] * times)
 
 
 class UNet(nn.Module):
@@ -350,12 +359,13 @@ class UNet(nn.Module):
             Shape ``(batch, n_conditions)``.
         noise
             One map of shape ``(batch, 1, n / 2^level, ...)`` for each of
-            `noise_levels`; none for a network without noise.
+            `noise_levels`; none for a network without noise. Their batch may be a
+            multiple of that of `x`, which then is gone through several times.
 
         Returns
         -------
         Tensor
-            Shape ``(batch, out_channels, n, ...)``.
+            Shape ``(batch, out_channels, n, ...)``, with the batch of the noise.
         """
         style = self.embed(conditions)
         maps: Iterator[Tensor | None] = iter(
@@ -373,6 +383,10 @@ class UNet(nn.Module):
             x = through(stage, x)
             skips.append(x)
             x = down(x, style, None)
+        # Up to here no noise was heard.
+        draws = len(noise[0]) // len(x) if noise else 1
+        if draws > 1:
+            x, style, *skips = (_repeated(each, draws) for each in (x, style, *skips))
         x = through(self.encoder[-1], x)
         for stage, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = through(stage, up(x, style, None) + skips.pop())

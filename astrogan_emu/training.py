@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,20 +24,13 @@ from tqdm import tqdm
 
 from ._files import atomic_path
 from .adversarial import critic_update, critic_verdict, follow, synchronise
-from .batches import Batch, base_of, blur_conditions, draw_batch, draw_noise
+from .batches import Batch, base_of, blur_conditions, draw_batch
 from .checkpoints import BaseSettings, ModelCard, read_model, write_model
 from .conditioning import condition_length
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
-from .generators import FieldHead, GeneratorConfig, gaussian
-from .losses import (
-    cross_loss,
-    distribution_loss,
-    expectation_loss,
-    joint_loss,
-    paired_loss,
-    spectral_losses,
-)
+from .generator_losses import LOSSES, generator_losses
+from .generators import FieldHead, GeneratorConfig
 from .networks import NetworkConfig
 from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
@@ -49,12 +41,6 @@ from .warm_start import warm_start
 __all__ = ["TrainingConfig", "train"]
 
 _LOG = logging.getLogger(__name__)
-
-# Of the fields whose distribution is compared beside that of cells, in cells: peaks and
-# voids.
-_SMOOTHINGS = (1.25, 2.5)
-# Directions, and cells of each sample, in which joint distributions are compared.
-_DIRECTIONS, _CELLS = 6, 8192
 
 # Stars take less than this from the gas of a universe of one baryon density.
 _SAME_MEAN = 0.02
@@ -125,103 +111,6 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     )
 
 
-def _generator_losses(
-    state: TrainingState, batch: Batch, config: TrainingConfig, rank: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Losses of the generator against its pair, and the fields it made."""
-    noise = draw_noise(state.generator, batch, (config.seed, state.step, rank, 1))
-    bf16 = config.precision == "bf16"
-    with torch.autocast(batch.base.device.type, torch.bfloat16, enabled=bf16):
-        fields = state.generator(batch.base, batch.conditions, noise)
-    fields = fields.float()
-    latent, wanted = (state.generator.to_latent(f) for f in (fields, batch.target))
-    pairs = []
-    if config.distribution_weight > 0:
-        pairs = _spread_pairs(state, latent, wanted, fields, batch.target)
-    names = ("cell", "power", "phase", "distribution", "cross", "joint")
-    losses = dict.fromkeys(names, torch.zeros(()))
-    for channel, head in enumerate(state.generator.config.heads):
-        own = slice(channel, channel + 1)
-        weight = _weight(head, config)
-        power, phase = spectral_losses(fields[:, own], batch.target[:, own])
-        distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
-        parts = {"power": power, "distribution": sum(distances, power.new_zeros(()))}
-        if batch.paired:
-            if head.name in config.expected:
-                scaled = (f[:, own] / head.scale for f in (fields, batch.target))
-                cell = expectation_loss(*scaled)
-            else:
-                cell = paired_loss(latent[:, own], wanted[:, own])
-            parts |= {"cell": cell, "phase": phase}
-        for name, value in parts.items():
-            losses[name] = losses[name].to(value.device) + weight * value
-    heads = state.generator.config.heads
-    free = [i for i, head in enumerate(heads) if not head.conserved]
-    for i in free:
-        ratio = _mean(fields[:, i]) / (_mean(batch.target[:, i]) + 1e-30)
-        misfit = torch.log(ratio + 1e-3).square().mean() / len(free)
-        losses["power"] = losses["power"] + _weight(heads[i], config) * misfit
-    if batch.paired and config.cross_weight > 0 and heads[0].conserved:
-        for i in free:
-            misfit = cross_loss(fields[:, [0, i]], batch.target[:, [0, i]])
-            weighted = _weight(heads[i], config) * misfit
-            losses["cross"] = losses["cross"].to(misfit.device) + weighted
-    if config.joint_weight > 0:
-        losses["joint"] = _joint(state, latent, wanted, config, rank)
-    return losses, fields
-
-
-def _spread_pairs(
-    state: TrainingState, latent: Tensor, wanted: Tensor, fields: Tensor, target: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    """Some cells of the transformed fields and targets, and of the smoothed ones."""
-    to_latent = state.generator.to_latent
-    # A smooth field is known from every other cell; of cells each step compares others.
-    every: Any = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
-    starts = [state.step >> axis & 1 for axis in range(fields.ndim - 2)]
-    turn: Any = (..., *(slice(start, None, 2) for start in starts))
-    return [(latent[turn], wanted[turn])] + [
-        (
-            to_latent(gaussian(fields, scale)[every]),
-            to_latent(gaussian(target, scale)[every]),
-        )
-        for scale in _SMOOTHINGS
-    ]
-
-
-def _joint(
-    state: TrainingState,
-    latent: Tensor,
-    wanted: Tensor,
-    config: TrainingConfig,
-    rank: int,
-) -> Tensor:
-    """Distance of the joint distributions, in some of the cells and directions."""
-    rng = np.random.default_rng((config.seed, state.step, rank, 3))
-    heads = state.generator.config.heads
-    directions = rng.standard_normal((_DIRECTIONS, len(heads)))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    directions *= [min(1.0, _weight(head, config)) for head in heads]
-    cells = rng.permutation(latent[0, 0].numel())[:_CELLS]
-    chosen = torch.from_numpy(cells).to(latent.device)
-    return joint_loss(
-        latent.flatten(2)[..., chosen],
-        wanted.flatten(2)[..., chosen],
-        torch.from_numpy(directions).to(latent),
-    )
-
-
-def _mean(fields: Tensor) -> Tensor:
-    """Of each sample, shape ``(batch,)``."""
-    return fields.flatten(1).mean(1)
-
-
-def _weight(head: FieldHead, config: TrainingConfig) -> float:
-    """Of a field in all losses but the critic's."""
-    usual = 1.0 if head.conserved else config.free_weight
-    return float(config.field_weights.get(head.name, usual))
-
-
 def _critic_base(state: TrainingState, batch: Batch) -> Tensor:
     """The base as the critic sees it: not at all where targets are of other phases."""
     if not batch.paired:
@@ -253,16 +142,12 @@ def _step(
     rate = learning_rate(state.step, config)
     for group in state.generator_optimiser.param_groups:
         group["lr"] = rate * group["times"]
-    losses, fields = _generator_losses(state, batch, config, rank)
+    if config.draws == 2 and batch.paired:
+        batch = batch.twice()
+    losses, fields = generator_losses(state.generator, batch, config, state.step, rank)
     report: dict[str, float] = {}
-    total = (
-        config.cell_weight * losses["cell"]
-        + config.power_weight * losses["power"]
-        + config.phase_weight * losses["phase"]
-        + config.distribution_weight * losses["distribution"]
-        + config.cross_weight * losses["cross"].to(fields.device)
-        + config.joint_weight * losses["joint"].to(fields.device)
-    )
+    weighted = [getattr(config, f"{name}_weight") * losses[name] for name in LOSSES]
+    total = torch.stack(weighted).sum()
     if state.step >= config.paired_steps:
         report |= _critic_step(state, batch, fields, config)
         to_latent = state.generator.to_latent

@@ -24,6 +24,12 @@ class TrainingConfig:
         Updates of the generator without and with the critic.
     batch_size
         Boxes in one update, on each device.
+    draws
+        Fields made of each paired box in one update, from different noise. With 2 they
+        are judged as a forecast is, by their distance from the simulation less half of
+        that from each other, which is least for draws from all that simulations do with
+        that base. With 1 what is judged best is the one likeliest field, and the
+        generator learns to ignore its noise.
     widths, critic_widths
         Channels at each resolution; see `NetworkConfig`.
     keep_scale
@@ -34,9 +40,13 @@ class TrainingConfig:
         Learning rate of the layers that hear the parameters, as a multiple of the
         generator's. They hardly hear at first; with few steps, let them learn faster.
     cell_weight, power_weight, phase_weight, distribution_weight, adversarial_weight
-        Of the cell-by-cell loss, the power spectrum, the correlation coefficient, the
-        one-point distributions (of cells and of the smoothed field) and the critic's
-        verdict in the generator's loss.
+        Of the cell-by-cell loss, the power spectrum, the correlation coefficient (with
+        two draws, the score of each Fourier mode), the one-point distributions (of
+        cells and of the smoothed field) and the critic's verdict in the generator's
+        loss.
+    tail_weight
+        Of the one-point distributions of the values themselves, where the few dense
+        cells count.
     free_weight
         Of the fields that are not conserved beside those that are: sparse fields are
         further off, and would otherwise decide every step.
@@ -75,6 +85,7 @@ class TrainingConfig:
     paired_steps: int = 4200
     adversarial_steps: int = 800
     batch_size: int = 1
+    draws: int = 1
     widths: tuple[int, ...] = (8, 40, 80)
     critic_widths: tuple[int, ...] = (24, 48, 64)
     keep_scale: float = 5.0
@@ -86,6 +97,7 @@ class TrainingConfig:
     power_weight: float = 8.0
     phase_weight: float = 4.0
     distribution_weight: float = 2.0
+    tail_weight: float = 0.0
     adversarial_weight: float = 0.05
     free_weight: float = 0.3
     field_weights: Mapping[str, float] = field(default_factory=dict)
@@ -114,7 +126,10 @@ class TrainingConfig:
                 raise TrainingError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
-        for name in ("cross_weight", "joint_weight", "condition_noise", "weight_decay"):
+        for name in (
+            *("tail_weight", "cross_weight", "joint_weight"),
+            *("condition_noise", "weight_decay"),
+        ):
             if not getattr(self, name) >= 0:
                 raise TrainingError(
                     f"{name} must not be negative, got {getattr(self, name)}"
@@ -123,6 +138,8 @@ class TrainingConfig:
             raise TrainingError(
                 f"condition_rate must be positive, got {self.condition_rate}"
             )
+        if self.draws not in (1, 2):
+            raise TrainingError(f"draws must be 1 or 2, got {self.draws}")
         if self.precision not in ("float32", "bf16"):
             raise TrainingError(
                 f"precision must be float32 or bf16, got {self.precision!r}"

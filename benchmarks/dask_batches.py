@@ -2,6 +2,7 @@
 
     python -m benchmarks.dask_batches -o dask.json  # about half an hour
     python -m benchmarks.dask_batches --trial       # toy sizes: does it work?
+    python -m benchmarks.dask_batches -o dask.json --parts two_workers  # rest stays
 
 Prints, each as a ratio within one run: dask against a plain loop over the same samples;
 two workers against one; peak memory of the processes of `generate` for few and many
@@ -200,7 +201,8 @@ def alone_box(cells):
 
 def peak_gb():
     """Largest resident memory of this process or any that it has waited for."""
-    # Not that of `getrusage`, which begins with the memory of the process before.
+    # Not that of `getrusage`, which begins with the memory of the process before. For
+    # the workers it is, but a process that only starts workers is smaller than they.
     lines = Path("/proc/self/status").read_text().splitlines()
     own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -229,6 +231,9 @@ def main():
     parser.add_argument("--boxes", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--output", "-o", type=Path, help="JSON to write")
     parser.add_argument("--trial", action="store_true", help="toy sizes")
+    parts = (overhead, two_workers, memory_of_generate, large_boxes)
+    names = [part.__name__ for part in parts]
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--alone-samples", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--alone-box", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -244,8 +249,12 @@ def main():
         options.many, options.boxes = 16, [16, 32]
     torch.set_num_threads(1)
     result = {"date": time.strftime("%Y-%m-%d"), "machine": describe()}
+    if options.output and options.output.exists() and options.parts != names:
+        result = json.loads(options.output.read_text()) | result
     with dask.config.set({"distributed.worker.memory.target": False}):
-        for part in (overhead, two_workers, memory_of_generate, large_boxes):
+        for part in parts:
+            if part.__name__ not in options.parts:
+                continue
             numbers = part(options)
             show(numbers)
             result[part.__name__] = numbers

@@ -233,3 +233,23 @@ def test_impossible_starts_are_refused(change, message):
     """The message names the number."""
     with pytest.raises(TrainingError, match=message):
         FieldHead("gas", 1.0, conserved=False, **change)
+
+
+def test_a_wild_network_leaves_finite_fields_with_finite_power():
+    """A correction that exploded would end the training it is to be learned in."""
+    generator = make(head=1e4)
+    fields = run(generator, base_field())
+    assert bool(torch.isfinite(torch.fft.rfftn(fields).abs().square()).all())
+
+
+def test_several_draws_of_one_base_have_one_base():
+    """Twice the noise for one base gives two fields with the same large scales."""
+    generator, base = make(), base_field()
+    noise = generator.draw_noise(2, 32, torch.Generator().manual_seed(3))
+    both = generator(base, torch.zeros(1, 3), noise)
+    alone = [
+        generator(base, torch.zeros(1, 3), [each[part] for each in noise])
+        for part in (slice(1), slice(1, 2))
+    ]
+    assert torch.allclose(both, torch.cat(alone), rtol=1e-4)
+    assert not torch.allclose(both[0], both[1], rtol=1e-2)

@@ -7,12 +7,15 @@ import torch
 
 from astrogan_emu.losses import (
     cross_loss,
+    energy_score,
     expectation_loss,
     gradient_penalty,
     joint_loss,
+    mode_score,
     paired_loss,
     relativistic_loss,
     spectral_losses,
+    tail_loss,
 )
 
 
@@ -205,3 +208,81 @@ def test_joint_distributions_see_relations_between_fields():
     assert float(joint_loss(unrelated, target, diagonal)) == pytest.approx(
         expected, rel=0.05
     )
+
+
+SPREADS = (0.0, 0.5, 1.0, 2.0)
+
+
+def test_the_energy_score_is_least_for_draws_from_the_truth():
+    """Of normal draws: (root(1 + s^2) - s / root 2) root(2 / pi)."""
+    target, first, second = torch.randn(
+        3, 400_000, generator=torch.Generator().manual_seed(1)
+    )
+    both = torch.stack([target, target])
+    found = []
+    for spread in SPREADS:
+        made = spread * torch.stack([first, second])
+        found.append(float(energy_score(made, both)))
+        expected = math.sqrt(1 + spread**2) - spread / math.sqrt(2)
+        expected *= math.sqrt(2 / math.pi)
+        assert found[-1] == pytest.approx(expected, abs=0.005)
+    assert SPREADS[found.index(min(found))] == 1.0
+
+
+def test_two_equal_draws_score_their_distance():
+    made, target = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
+    made[1], target[1] = made[0], target[0]
+    score = energy_score(made, target)
+    assert float(score) == pytest.approx(float((made - target).abs().mean()))
+
+
+def test_a_generator_learns_how_uncertain_its_target_is():
+    """Distance alone would drive the strength of the noise to nothing."""
+    torch.manual_seed(2)
+    strength = torch.tensor(0.1, requires_grad=True)
+    optimiser = torch.optim.Adam([strength], 0.02)
+    for _ in range(300):
+        target = 0.7 * torch.randn(4000).repeat(2, 1)
+        optimiser.zero_grad()
+        energy_score(strength * torch.randn(2, 4000), target).backward()
+        optimiser.step()
+    assert float(strength.detach()) == pytest.approx(0.7, abs=0.05)
+
+
+def test_the_score_of_modes_leads_to_draws_from_the_truth():
+    """Half of the target's variance is known, half is drawn."""
+    torch.manual_seed(3)
+    known, *unknown = (torch.randn(1, 1, 32, 32, 32) for _ in range(4))
+    target = (known + unknown[0]).repeat(2, 1, 1, 1, 1)
+    slopes = []
+    for start in (0.5, 1.0, 2.0):
+        spread = torch.tensor(start, requires_grad=True)
+        draws = torch.cat([known + spread * each for each in unknown[1:]])
+        mode_score(draws, target).backward()
+        slopes.append(float(spread.grad))
+    assert slopes[0] < -0.05
+    assert slopes[1] == pytest.approx(0, abs=0.01)
+    assert slopes[2] > 0.05
+
+
+def test_the_score_of_modes_of_empty_fields_can_be_learned_from():
+    made = random_field().requires_grad_(True)
+    mode_score(made, torch.zeros_like(made)).backward()
+    assert bool(torch.isfinite(made.grad).all())
+    empty = torch.zeros(2, 1, 16, 16, requires_grad=True)
+    score = mode_score(empty, torch.zeros_like(empty))
+    score.backward()
+    assert float(score.detach()) == pytest.approx(0, abs=0.01)
+    assert bool(torch.isfinite(empty.grad).all())
+
+
+def test_the_tail_counts_what_cells_hold():
+    """One cell of a thousand that holds half of all: far off here, near on the log."""
+    target = torch.ones(1, 1, 1000)
+    target[..., 0] = 1000
+    made = torch.ones(1, 1, 1000)
+    distance = tail_loss(torch.log1p(made), torch.log1p(target))
+    # A mean difference of 0.999, in units of 1 + 1.999.
+    assert float(distance) == pytest.approx(0.999 / 2.999, rel=1e-4)
+    order = torch.randperm(1000)
+    assert float(tail_loss(torch.log1p(target[..., order]), torch.log1p(target))) == 0

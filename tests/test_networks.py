@@ -232,3 +232,21 @@ def test_small_fields_are_the_same_in_a_batch_and_one_by_one(training):
         own = slice(i, i + 1)
         alone = net(x[own], told[own], [each[own] for each in noise])
         torch.testing.assert_close(together[own], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_several_draws_of_one_base_are_the_same_together_and_apart():
+    """The part that hears no noise is gone through once, and nothing changes."""
+    torch.manual_seed(0)
+    config = NetworkConfig(3, 1, 2, 4, widths=(4, 8, 8))
+    network = UNet(config)
+    torch.nn.init.normal_(network.head)
+    x, told = torch.randn(2, 1, 8, 8, 8), torch.randn(2, 4)
+    noise = [torch.randn(4, 1, *(8 >> n,) * 3) for n in network.noise_levels]
+    with torch.no_grad():
+        together = network(x, told, noise)
+        apart = [
+            network(x, told, [each[part] for each in noise])
+            for part in (slice(2), slice(2, 4))
+        ]
+    assert torch.allclose(together, torch.cat(apart), atol=1e-5)
+    assert not torch.allclose(together[:2], together[2:], atol=1e-3)

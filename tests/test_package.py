@@ -31,7 +31,7 @@ LAYERS = [
     *("targets", "run_parts", "preparation_plan", "preparation", "multifield"),
     *("conditioning", "networks", "generators", "losses", "adversarial"),
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),
-    *("training_state", "warm_start", "training"),
+    *("generator_losses", "training_state", "warm_start", "training"),
     *("tiling", "box_memory"),
     *("derived_fields", "expected_errors"),
     *("_initial_conditions_input", "_model_input", "generated_fields"),

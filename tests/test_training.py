@@ -35,6 +35,9 @@ TINY = TrainingConfig(
     penalty_every=2,
     condition_rate=2.0,
     joint_weight=1.0,
+    tail_weight=1.0,
+    cross_weight=1.0,
+    draws=2,
     expected=("galaxies",),
 )
 
@@ -222,6 +225,8 @@ def test_impossible_choices_are_named(dataset, tmp_path):
     """A configuration that cannot be is refused before anything is done."""
     with pytest.raises(TrainingError, match="precision"):
         TrainingConfig(precision="float8")
+    with pytest.raises(TrainingError, match="draws must be 1 or 2, got 3"):
+        TrainingConfig(draws=3)
     with pytest.raises(TrainingError, match="condition_rate must be positive, got 0"):
         TrainingConfig(condition_rate=0)
     with pytest.raises(TrainingError, match="joint_weight must not be negative"):
