@@ -85,7 +85,7 @@ class TrainingConfig:
     paired_steps: int = 4200
     adversarial_steps: int = 800
     batch_size: int = 1
-    draws: int = 1
+    draws: int = 2
     widths: tuple[int, ...] = (8, 40, 80)
     critic_widths: tuple[int, ...] = (24, 48, 64)
     keep_scale: float = 5.0
@@ -94,15 +94,15 @@ class TrainingConfig:
     critic_rate: float = 1e-3
     condition_rate: float = 1.0
     cell_weight: float = 1.0
-    power_weight: float = 8.0
+    power_weight: float = 16.0
     phase_weight: float = 4.0
     distribution_weight: float = 2.0
-    tail_weight: float = 0.0
-    adversarial_weight: float = 0.05
+    tail_weight: float = 4.0
+    adversarial_weight: float = 0.3
     free_weight: float = 0.3
     field_weights: Mapping[str, float] = field(default_factory=dict)
     expected: tuple[str, ...] = ()
-    cross_weight: float = 0.0
+    cross_weight: float = 1.0
     joint_weight: float = 0.0
     condition_noise: float = 0.0
     weight_decay: float = 0.0
