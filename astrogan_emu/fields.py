@@ -482,13 +482,15 @@ def _cosmology_mapping(parameters: Mapping[str, float]) -> dict[str, Any] | None
     """Describe the cosmology in plain JSON for `Cosmology.from_format`, if known."""
     if any(name not in parameters for name in COSMOLOGICAL):
         return None
-    cosmology = to_cosmology(parameters)
+    # What `to_cosmology` makes. On the way there astropy converts units by exceptions,
+    # which keep all that is at work, arrays too, until the garbage collector comes by.
     return {
-        "cosmology": type(cosmology).__name__,
-        "name": cosmology.name,
-        "H0": float(cosmology.H0.value),
-        "Om0": float(cosmology.Om0),
-        "Ob0": float(cosmology.Ob0),
-        "Tcmb0": float(cosmology.Tcmb0.value),
-        **cosmology.meta,
+        "cosmology": "FlatLambdaCDM",
+        "name": "astrogan_emu",
+        "H0": 100 * parameters["h"],
+        "Om0": parameters["omega_m"],
+        "Ob0": parameters["omega_b"],
+        "Tcmb0": 0.0,
+        "sigma8": parameters["sigma_8"],
+        "n_s": parameters["n_s"],
     }

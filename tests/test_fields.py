@@ -1,5 +1,7 @@
 import copy
+import gc
 import pickle
+import weakref
 
 import astropy.cosmology.units as cu
 import astropy.units as u
@@ -682,3 +684,14 @@ def test_uncertainties_of_lazy_fields_are_not_dropped_silently():
     lazy.uncertainty = StdDevUncertainty(make().data)
     with pytest.raises(TypeError, match="do not follow through lazy"):
         _ = lazy + lazy
+
+
+def test_a_field_that_is_not_needed_is_gone_at_once():
+    """Without waiting for the garbage collector: a batch makes thousands."""
+    gc.collect()
+    gc.disable()
+    try:
+        known = weakref.ref(make())
+        assert known() is None
+    finally:
+        gc.enable()
