@@ -392,7 +392,10 @@ def check_weights(
         Naming the first weight that is missing, superfluous, misshapen or not finite.
     """
     if missing := sorted(set(expected) - set(tensors)):
-        raise CheckpointError(f"{name} has no weight {missing[0]!r}")
+        raise CheckpointError(
+            f"{name} has no weight {missing[0]!r}; it is damaged or of another version "
+            "of astrogan_emu: use that version, or train the model again"
+        )
     if extra := sorted(set(tensors) - set(expected)):
         raise CheckpointError(f"{name} has an unknown weight {extra[0]!r}")
     for key, tensor in tensors.items():

@@ -84,21 +84,26 @@ def generator_losses(
         own = slice(channel, channel + 1)
         weight = _weight(head, config)
         power, phase = spectral_losses(fields[:, own], target[:, own])
-        distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
-        parts = {"power": power, "distribution": sum(distances, power.new_zeros(()))}
+        parts = {"power": power}
+        if config.distribution_weight > 0:
+            distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
+            parts["distribution"] = torch.stack(distances).sum()
         if config.tail_weight > 0:
             tails = [tail_loss(a[:, own], b[:, own]) for a, b in pairs]
             parts["tail"] = torch.stack(tails).sum()
         if draws == 2:
-            parts["phase"] = mode_score(fields[:, own], target[:, own])
-            scores = [energy_score(a[:, own], b[:, own]) for a, b in pairs[1:]]
-            parts["cell"] = sum(scores, energy_score(latent[:, own], wanted[:, own]))
-        elif batch.paired:
+            phase = mode_score(fields[:, own], target[:, own])
+        if batch.paired:
             parts["phase"] = phase
-            parts["cell"] = paired_loss(latent[:, own], wanted[:, own])
-        if batch.paired and head.name in config.expected:
-            scaled = (f[:, own] / head.scale for f in (fields, target))
-            parts["cell"] = expectation_loss(*scaled)
+            if head.name in config.expected:
+                scaled = (f[:, own] / head.scale for f in (fields, target))
+                parts["cell"] = expectation_loss(*scaled)
+            elif draws == 2:
+                scored = [(latent, wanted), *pairs[1:]]
+                scores = [energy_score(a[:, own], b[:, own]) for a, b in scored]
+                parts["cell"] = torch.stack(scores).sum()
+            else:
+                parts["cell"] = paired_loss(latent[:, own], wanted[:, own])
         for name, value in parts.items():
             losses[name] = losses[name] + weight * value
     free = [i for i, head in enumerate(heads) if not head.conserved]

@@ -274,11 +274,6 @@ class _ModulatedConvolution(nn.Module):
         return x
 
 
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """The whole batch several times, in the same memory layout."""
-    return torch.cat([x] * times)
-
-
 class UNet(nn.Module):
     """Conditional U-Net on a torus.
 
@@ -386,7 +381,9 @@ class UNet(nn.Module):
         # Up to here no noise was heard.
         draws = len(noise[0]) // len(x) if noise else 1
         if draws > 1:
-            x, style, *skips = (_repeated(each, draws) for each in (x, style, *skips))
+            x, style, *skips = (
+                torch.cat([each] * draws) for each in (x, style, *skips)
+            )
         x = through(self.encoder[-1], x)
         for stage, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = through(stage, up(x, style, None) + skips.pop())
