@@ -23,7 +23,7 @@ def critic_update(
     conditions: Tensor,
     *,
     penalty: float,
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """One update of the critic: the real should outscore the generated.
 
     Parameters
@@ -48,11 +48,11 @@ def critic_update(
     score_fake = critic(fake, base, conditions)
     loss = relativistic_loss(score_real, score_fake)
     margin = (score_real - score_fake).mean()
-    report = {"critic": float(loss.detach()), "margin": float(margin.detach())}
+    report = {"critic": loss.detach(), "margin": margin.detach()}
     if penalty > 0:
         size = gradient_penalty(score_real, real) + gradient_penalty(score_fake, fake)
         loss = loss + 0.5 * penalty * size
-        report["penalty"] = float(size.detach())
+        report["penalty"] = size.detach()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     synchronise(critic)

@@ -16,7 +16,14 @@ from .generators import FieldGenerator
 from .parameters import ParameterSpace
 from .training_data import TrainingData
 
-__all__ = ["Batch", "blur_conditions", "draw_batch", "draw_noise", "one_sample"]
+__all__ = [
+    "Batch",
+    "SampleReader",
+    "blur_conditions",
+    "draw_batch",
+    "draw_noise",
+    "one_sample",
+]
 
 
 @dataclass
@@ -40,38 +47,84 @@ class Batch:
         return Batch(base, target, told, self.paired)
 
 
-def _symmetry(rng: np.random.Generator, n_dim: int) -> tuple[Any, Any, Any]:
-    """A random element of the cube's symmetries, and a shift by a few cells."""
-    order = rng.permutation(n_dim)
-    flips = np.flatnonzero(rng.integers(0, 2, n_dim))
-    return order, flips, rng.integers(0, 8, n_dim)
+class SampleReader:
+    """Samples of a training set as tensors on a device.
 
-
-def _transformed(values: NDArray[np.float32], symmetry: tuple[Any, Any, Any]) -> Any:
-    order, flips, shift = symmetry
-    values = values.transpose(0, *(1 + order))
-    values = np.flip(values, tuple(1 + flips))
-    axes = tuple(range(1, values.ndim))
-    return np.roll(values, tuple(shift), axes)
-
-
-def draw_batch(
-    data: TrainingData, indices: Any, seed: tuple[int, ...], size: int, device: Any
-) -> Batch:
-    """The samples of one step, which its number alone decides.
+    A GPU would wait for the file, so what was read stays in its memory, up to a half of
+    what is free there; for a CPU the system keeps what was read.
 
     Parameters
     ----------
     data
         The training set.
+    device
+        Where the tensors are.
+    """
+
+    def __init__(self, data: TrainingData, device: torch.device) -> None:
+        self.data, self.device = data, device
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._room = 0
+        if device.type == "cuda":
+            self._room = torch.cuda.mem_get_info(device)[0] // 2
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Base and target of a sample, shape ``(channels, n, ...)``.
+
+        Raises
+        ------
+        TrainingError
+            If the sample has no base.
+        """
+        if index in self._kept:
+            return self._kept[index]
+        base, target, *_ = self.data.sample(index)
+        sample = (
+            torch.from_numpy(base_of(base)).to(self.device),
+            torch.from_numpy(target).to(self.device),
+        )
+        size = sum(part.numel() * part.element_size() for part in sample)
+        if size <= self._room:
+            self._kept[index] = sample
+            self._room -= size
+        return sample
+
+
+@dataclass(frozen=True)
+class _Symmetry:
+    """A random element of the symmetries of the cube, and a shift by a few cells."""
+
+    order: list[int]
+    flips: list[int]
+    shift: list[int]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n_dim: int) -> _Symmetry:
+        order = rng.permutation(n_dim)
+        flips = np.flatnonzero(rng.integers(0, 2, n_dim))
+        return cls(order.tolist(), flips.tolist(), rng.integers(0, 8, n_dim).tolist())
+
+    def __call__(self, values: Tensor) -> Tensor:
+        values = values.permute(0, *(1 + axis for axis in self.order))
+        values = values.flip([1 + axis for axis in self.flips])
+        return values.roll(self.shift, list(range(1, values.ndim)))
+
+
+def draw_batch(
+    samples: SampleReader, indices: Any, seed: tuple[int, ...], size: int
+) -> Batch:
+    """The samples of one step, which its number alone decides.
+
+    Parameters
+    ----------
+    samples
+        Of the training set.
     indices
         Samples to choose from.
     seed
         Of the choice and of the symmetries.
     size
         How many.
-    device
-        Where to put them.
 
     Returns
     -------
@@ -84,24 +137,19 @@ def draw_batch(
         If the samples have no base.
     """
     rng = np.random.default_rng(seed)
-    columns: list[list[Any]] = [[], [], [], []]
-    for index in rng.choice(indices, size):
-        base, target, parameters, redshift = data.sample(index)
-        symmetry = _symmetry(rng, data.n_dim)
-        parts = (
-            _transformed(base_of(base), symmetry),
-            _transformed(target, symmetry),
-            parameters,
-            redshift,
-        )
-        for column, part in zip(columns, parts, strict=True):
-            column.append(part)
-    stacked = [np.stack(column) for column in columns]
-    told = conditions(data.space, stacked[2], stacked[3])
+    data = samples.data
+    chosen = rng.choice(indices, size)
+    bases, targets = [], []
+    for index in chosen:
+        symmetry = _Symmetry.draw(rng, data.n_dim)
+        base, target = samples.read(int(index))
+        bases.append(symmetry(base))
+        targets.append(symmetry(target))
+    told = conditions(data.space, data.parameters[chosen], data.redshifts[chosen])
     return Batch(
-        torch.from_numpy(stacked[0]).to(device),
-        torch.from_numpy(stacked[1]).to(device),
-        told.to(device),
+        torch.stack(bases),
+        torch.stack(targets),
+        told.to(samples.device),
         data.paired,
     )
 
@@ -136,7 +184,7 @@ def blur_conditions(
 def draw_noise(
     generator: FieldGenerator, batch: Batch, seed: tuple[int, ...]
 ) -> list[Tensor]:
-    """Noise maps for a batch, which the seed alone decides.
+    """Noise maps for a batch, which the seed and the kind of device decide.
 
     Parameters
     ----------
@@ -152,10 +200,9 @@ def draw_noise(
     list of Tensor
         As `FieldGenerator.draw_noise`.
     """
-    source = torch.Generator()
+    source = torch.Generator(batch.base.device)
     source.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    maps = generator.draw_noise(len(batch.base), batch.base.shape[-1], source)
-    return [each.to(batch.base.device) for each in maps]
+    return generator.draw_noise(len(batch.base), batch.base.shape[-1], source)
 
 
 def one_sample(data: TrainingData, index: int, device: torch.device) -> Batch:

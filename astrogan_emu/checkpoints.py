@@ -23,14 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ._files import atomic_path, sha256_of
+from .bases import BaseSettings
 from .conditioning import condition_length
 from .errors import AstroganError, CheckpointError, UnknownModelError
-from .generators import FieldGenerator, FieldHead, GeneratorConfig
+from .generators import FieldGenerator, FieldHead, GeneratorConfig, InputScale
 from .networks import NetworkConfig
 from .parameters import COSMOLOGICAL, ParameterSpace
 
 __all__ = [
-    "BaseSettings",
     "Model",
     "ModelCard",
     "check_weights",
@@ -48,41 +48,6 @@ _VERSION = "1"
 
 # Measured on the model `nbody`, which knows these parameters; see docs/hydro-model.md.
 _BAND = 0.1
-
-
-@dataclass(frozen=True)
-class BaseSettings:
-    """How the base under the generator is made.
-
-    Parameters
-    ----------
-    n_steps
-        Particle-mesh steps from the start to the field's redshift.
-    mesh_factor
-        Cells of the force mesh for each cell of the field, along one side.
-    start_redshift
-        Of the second-order Lagrangian start.
-    depth
-        For maps, the slab over which the base is averaged [Mpc/h].
-    """
-
-    n_steps: int = 20
-    mesh_factor: int = 1
-    start_redshift: float = 9.0
-    depth: float | None = None
-
-    def __post_init__(self) -> None:
-        positive = self.depth is None or 0 < self.depth < math.inf
-        if (
-            self.n_steps < 1
-            or self.mesh_factor < 1
-            or self.start_redshift <= 0
-            or not positive
-        ):
-            raise CheckpointError(
-                "n_steps and mesh_factor must be at least 1, start_redshift and depth "
-                f"positive, got {self}"
-            )
 
 
 @dataclass(frozen=True)
@@ -308,7 +273,7 @@ def write_model(
             if name not in ("space", "base")
         },
         "space": card.space.to_dict(),
-        "base": asdict(card.base),
+        "base": card.base.to_dict(),
     }
     metadata = {
         "format": _FORMAT,
@@ -357,6 +322,11 @@ def read_model(path: str | os.PathLike[str]) -> Model:
             raise CheckpointError(
                 f"the network is told {config.network.n_conditions} numbers, but "
                 f"the parameters make {condition_length(card.space)}"
+            )
+        if len(card.base.channels) != config.network.in_channels:
+            raise CheckpointError(
+                f"the network takes {config.network.in_channels} channels, but the "
+                f"base has {', '.join(card.base.channels)}"
             )
         with torch.device("meta"):
             expected = FieldGenerator(config).state_dict()
@@ -419,13 +389,14 @@ def _generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
         if network[key] > 4096:
             raise CheckpointError(f"{key} {network[key]} is beyond reason")
     heads = tuple(FieldHead(**head) for head in values.pop("heads"))
-    return GeneratorConfig(NetworkConfig(**network), heads, **values)
+    more = tuple(InputScale(**each) for each in values.pop("more_inputs", ()))
+    return GeneratorConfig(NetworkConfig(**network), heads, more_inputs=more, **values)
 
 
 def _card(values: Mapping[str, Any]) -> ModelCard:
     values = dict(values)
     space = ParameterSpace.from_dict(values.pop("space"))
-    base = BaseSettings(**values.pop("base"))
+    base = BaseSettings.from_dict(values.pop("base"))
     low, high = values.pop("redshifts")
     card = ModelCard(
         space=space, base=base, redshifts=(float(low), float(high)), **values

@@ -212,9 +212,7 @@ def _add_generate(commands: Any) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--workers", type=int, help="processes on this machine")
     group.add_argument("--scheduler", help="of a dask cluster, such as tcp://host:8786")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="of each process"
-    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.set_defaults(run=_generate)
 
 
@@ -280,6 +278,7 @@ def _add_simulate(commands: Any) -> None:
     )
     parser.add_argument("--start-redshift", type=float, default=49.0)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dry-run", action="store_true")
     parser.set_defaults(run=_simulate)
 
@@ -319,6 +318,7 @@ def _simulate(options: argparse.Namespace) -> None:
         options.folder,
         config=config,
         workers=options.workers,
+        device=options.device,
         dry_run=options.dry_run,
     )
     print(f"{'would write' if options.dry_run else 'wrote'} {path}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .bases import base_fields
 from .checkpoints import load_model
 from .conditioning import conditions
 from .errors import (
@@ -24,7 +25,6 @@ from .generated_fields import NOISE_STREAM
 from .initial_conditions import linear_field
 from .noise import cell_noise, whole_seed
 from .parameters import COSMOLOGICAL
-from .particle_mesh import matter_density
 
 __all__ = ["differentiable_fields"]
 
@@ -144,14 +144,12 @@ def differentiable_fields(
             f"initial_conditions must have the shape {(n_cells,) * 3}, got "
             f"{tuple(initial_conditions.shape)}"
         )
-    base = matter_density(
+    base = base_fields(
         initial_conditions,
         values,
         box_size=box_size,
         redshift=redshift,
-        n_steps=card.base.n_steps,
-        n_mesh=card.base.mesh_factor * n_cells,
-        start_redshift=card.base.start_redshift,
+        settings=card.base,
     )
     noise = None
     if stochastic:
@@ -161,5 +159,5 @@ def differentiable_fields(
             for i, level in levels
         ]
     told = conditions(card.space, vector[None], redshift)
-    result: Tensor = generator(base[None, None], told, noise)[0]
+    result: Tensor = generator(base[None], told, noise)[0]
     return result[[made.index(name) for name in wanted]]

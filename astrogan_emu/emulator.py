@@ -26,6 +26,7 @@ from ._model_input import (
     checked_redshift,
     offered_by,
 )
+from .bases import base_fields
 from .box_memory import MemoryPlan, memory_limit, plan_memory
 from .checkpoints import Model, ModelCard, load_model
 from .derived_fields import derive, ingredients
@@ -38,7 +39,7 @@ from .initial_conditions import linear_field
 from .kept_memory import kept_memory
 from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
-from .particle_mesh import matter_density, velocity_field
+from .particle_mesh import velocity_field
 
 __all__ = ["Emulator"]
 
@@ -300,7 +301,7 @@ class Emulator:
                 values,
                 box_size=grid.box_size,
                 redshift=z,
-                **self._base_steps(grid.n_cells),
+                **self.card.base.integration(grid.n_cells),
             )
         return u.Quantity(flow.cpu().numpy(), u.km / u.s, dtype=np.float32)
 
@@ -347,7 +348,7 @@ class Emulator:
     def base(
         self, delta: Tensor, params: ParameterInput, redshift: float, box_size: float
     ) -> Tensor:
-        """Few-step matter density that the generator starts from.
+        """What the generator starts from: few-step matter, and galaxies of its halos.
 
         Parameters
         ----------
@@ -363,36 +364,28 @@ class Emulator:
         Returns
         -------
         Tensor
-            Ratio to the mean, shape ``(n, n, n)``; for models of maps its average over
-            their depth, shape ``(n, n)``.
+            Shape ``(channels, n, n, n)``, the channels those of ``card.base``: see
+            `bases.base_fields`. For models of maps the average over their depth, shape
+            ``(channels, n, n)``.
         """
         depth, n = self.card.base.depth, len(delta)
-        density = matter_density(
+        base = base_fields(
             delta,
             as_parameters(params, names=COSMOLOGICAL),
             box_size=box_size,
             redshift=redshift,
-            **self._base_steps(n),
+            settings=self.card.base,
         )
         if depth is None:
-            return density
+            return base
         cells = depth / box_size * n
         if cells > n:
             raise GridError(
                 f"maps of this model are {depth:g} Mpc/h deep, more than a box of "
                 f"{box_size:g} Mpc/h; use a larger n_cells"
             )
-        share = (cells - torch.arange(n)).clamp(0, 1).to(density)
-        return torch.tensordot(density, share, 1) / cells
-
-    def _base_steps(self, n_cells: int) -> dict[str, Any]:
-        """How the base is integrated, as keywords of `particle_mesh`."""
-        settings = self.card.base
-        return {
-            "n_steps": settings.n_steps,
-            "n_mesh": settings.mesh_factor * n_cells,
-            "start_redshift": settings.start_redshift,
-        }
+        share = (cells - torch.arange(n)).clamp(0, 1).to(base)
+        return torch.tensordot(base, share, 1) / cells
 
     def memory_plan(self, n_cells: int, max_memory: float | None = None) -> MemoryPlan:
         """How much memory a box needs, before it is made.

@@ -38,7 +38,7 @@ def generated_fields(
     model
         The model.
     base
-        Density ratio, shape ``(n, n, n)``, or ``(n, n)`` for maps.
+        Shape ``(channels, n, n, n)``, or ``(channels, n, n)`` for maps.
     values
         Of the parameters.
     redshift
@@ -67,8 +67,8 @@ def generated_fields(
             cell_noise(
                 seed,
                 NOISE_STREAM + i,
-                len(base) >> level,
-                n_dim=base.ndim,
+                base.shape[-1] >> level,
+                n_dim=base.ndim - 1,
                 # Windows are cut between the coarsest cells.
                 start=[first >> level for first in start],
                 shape=[size >> level for size in shape],
@@ -77,6 +77,6 @@ def generated_fields(
             for i, level in enumerate(levels)
         ]
 
-    whole = base[None, None]
+    whole = base[None]
     correction = corrections(model.generator, whole, told, noise, tiling)
     return model.generator.physical(whole, correction)[0]

@@ -34,6 +34,8 @@ LOSSES = ("cell", "power", "phase", "distribution", "tail", "cross", "joint")
 
 # Of the fields that are compared beside that of cells, in cells: peaks and voids.
 _SMOOTHINGS = (1.25, 2.5)
+# Mean of a box, in the scale of its field, below which amounts hardly count.
+_NEARLY_EMPTY = 1e-2
 # Directions, and cells of each sample, in which joint distributions are compared.
 _DIRECTIONS, _CELLS = 6, 8192
 
@@ -108,8 +110,10 @@ def generator_losses(
             losses[name] = losses[name] + weight * value
     free = [i for i, head in enumerate(heads) if not head.conserved]
     for i in free:
-        ratio = _mean(fields[:, i]) / (_mean(target[:, i]) + 1e-30)
-        misfit = torch.log(ratio + 1e-3).square().mean() / len(free)
+        # What is nearly empty, or is to be, is not held to a ratio.
+        tiny = _NEARLY_EMPTY * heads[i].scale
+        ratio = (_mean(fields[:, i]) + tiny) / (_mean(target[:, i]) + tiny)
+        misfit = torch.log(ratio).square().mean() / len(free)
         losses["power"] = losses["power"] + _weight(heads[i], config) * misfit
     if batch.paired and config.cross_weight > 0 and heads[0].conserved:
         for i in free:

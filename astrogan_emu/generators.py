@@ -49,6 +49,8 @@ class FieldHead:
     start, slope
         A field that is not conserved starts from ``start + slope x``, on its own
         logarithmic scale, with x the base on its.
+    follows
+        Channel of the base that a field that is not conserved starts from.
     mean
         Mean that every box of a field that is not conserved has, such as that of the
         gas where the suite has one baryon density; 0 if it is free.
@@ -65,6 +67,7 @@ class FieldHead:
     start: float = 0.0
     slope: float = 0.0
     mean: float = 0.0
+    follows: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -84,6 +87,36 @@ class FieldHead:
 
 
 @dataclass(frozen=True)
+class InputScale:
+    """How a channel of the base goes into the network.
+
+    Parameters
+    ----------
+    scale
+        Of the logarithm, in the channel's unit.
+    mean, std
+        Of log(1 + value / scale) over the training set.
+
+    Raises
+    ------
+    TrainingError
+        If `scale` or `std` is not positive, or a number not finite.
+    """
+
+    scale: float
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "std"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise TrainingError(f"{name} of an input must be positive, got {value}")
+        if not math.isfinite(self.mean):
+            raise TrainingError(f"mean of an input must be finite, got {self.mean}")
+
+
+@dataclass(frozen=True)
 class GeneratorConfig:
     """Everything that turns weights into a generator.
 
@@ -94,12 +127,14 @@ class GeneratorConfig:
     heads
         One for each field, in the order of the channels.
     base_scale
-        Scale of the logarithm of the base.
+        Scale of the logarithm of the base's density.
     base_mean, base_std
-        Of the transformed base over the training set.
+        Of the transformed density over the training set.
     keep_scale
         Standard deviation of the Gaussian above which the base's density is kept, in
         cells; 0 keeps nothing but the mean.
+    more_inputs
+        How the channels of the base after the first, the density, go in.
 
     Raises
     ------
@@ -114,6 +149,7 @@ class GeneratorConfig:
     base_std: float = 1.0
     keep_scale: float = 6.4
     version: int = field(default=1)
+    more_inputs: tuple[InputScale, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.heads) != self.network.out_channels:
@@ -121,6 +157,17 @@ class GeneratorConfig:
                 f"{len(self.heads)} heads cannot serve "
                 f"{self.network.out_channels} output channels"
             )
+        if 1 + len(self.more_inputs) != self.network.in_channels:
+            raise TrainingError(
+                f"{1 + len(self.more_inputs)} scales cannot serve "
+                f"{self.network.in_channels} channels of the base"
+            )
+        for head in self.heads:
+            if not 0 <= head.follows < self.network.in_channels:
+                raise TrainingError(
+                    f"{head.name} cannot follow channel {head.follows} of a base of "
+                    f"{self.network.in_channels}"
+                )
         for name in ("base_scale", "base_std"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -131,6 +178,12 @@ class GeneratorConfig:
             raise TrainingError(
                 f"keep_scale must be 0 or positive, got {self.keep_scale}"
             )
+
+    @property
+    def inputs(self) -> tuple[InputScale, ...]:
+        """How each channel of the base goes in."""
+        density = InputScale(self.base_scale, self.base_mean, self.base_std)
+        return (density, *self.more_inputs)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -160,8 +213,8 @@ class FieldGenerator(nn.Module):
         Parameters
         ----------
         base
-            Density ratio, shape ``(batch, in_channels, n, ...)``; channel 0 is the
-            matter density that conserved fields start from.
+            Shape ``(batch, in_channels, n, ...)``; channel 0 is the matter density, as
+            a ratio to its mean, that conserved fields start from.
         conditions
             Shape ``(batch, n_conditions)``.
         noise
@@ -205,8 +258,11 @@ class FieldGenerator(nn.Module):
         """
         for n_cells in base.shape[2:]:
             self.check_size(n_cells)
-        config = self.config
-        x = (self._latent_base(base) - config.base_mean) / config.base_std
+        channels = [
+            (self._latent_base(base, i) - scale.mean) / scale.std
+            for i, scale in enumerate(self.config.inputs)
+        ]
+        x = torch.stack(channels, 1)
         corrected: Tensor = self.network(x, conditions, noise)
         return corrected
 
@@ -228,7 +284,7 @@ class FieldGenerator(nn.Module):
             if head.conserved:
                 start = torch.log1p(base[:, 0] / head.scale)
             else:
-                start = head.start + head.slope * self._latent_base(base[:, 0])
+                start = head.start + head.slope * self._latent_base(base, head.follows)
             change = correction[:, channel].clamp(-_MOST, _MOST)
             value = F.softplus(start + change, beta=_FLOOR)
             value = head.scale * torch.expm1(value)
@@ -240,8 +296,9 @@ class FieldGenerator(nn.Module):
             fields.append(value)
         return torch.stack(fields, 1)
 
-    def _latent_base(self, base: Tensor) -> Tensor:
-        return torch.log1p(base / self.config.base_scale)
+    def _latent_base(self, base: Tensor, channel: int) -> Tensor:
+        """A channel on its logarithmic scale, shape ``(batch, n, ...)``."""
+        return torch.log1p(base[:, channel] / self.config.inputs[channel].scale)
 
     def check_size(self, n_cells: int) -> None:
         """Refuse a grid that the network cannot halve often enough."""
@@ -286,7 +343,7 @@ class FieldGenerator(nn.Module):
     def draw_noise(
         self, batch: int, n_cells: int, generator: torch.Generator
     ) -> list[Tensor]:
-        """Fresh noise maps for training, float32 on the generator's device.
+        """Fresh noise maps for training, float32 on the device of `generator`.
 
         Parameters
         ----------

@@ -16,10 +16,20 @@ from .errors import GridError, ParameterError
 from .grids import GridSpec, deposit
 from .linking import link_particles
 
-__all__ = ["Halos", "OccupationModel", "expected_galaxies", "friends_of_friends"]
+__all__ = [
+    "GalaxyRecipe",
+    "Halos",
+    "OccupationModel",
+    "expected_galaxies",
+    "friends_of_friends",
+    "particle_mass",
+]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+# Critical density today over h^2 [Msun / Mpc^3].
+_CRITICAL_DENSITY = 2.77536627e11
 
 # Down to 1e-5 of a halo; only coincident particles would have them shrink for ever.
 _SHRINKINGS = 40
@@ -143,6 +153,38 @@ class OccupationModel:
         above = np.asarray(masses, dtype=np.float64) - 10.0**self.log10_m_0
         shares = (np.maximum(above, 0) / 10.0**self.log10_m_1) ** self.alpha
         return self.centrals(masses) * shares
+
+
+@dataclass(frozen=True)
+class GalaxyRecipe:
+    """How galaxies are put into the halos of some particles.
+
+    Parameters
+    ----------
+    occupation
+        Galaxies in a halo of given mass.
+    linking_length, min_members
+        Of the friends-of-friends halos; see `friends_of_friends`.
+    """
+
+    occupation: OccupationModel
+    linking_length: float
+    min_members: int
+
+
+def particle_mass(omega_m: float, box_size: float, n_particles: int) -> float:
+    """Mass of each of the particles that share the matter of a box [Msun/h].
+
+    Parameters
+    ----------
+    omega_m
+        Matter density today over the critical one.
+    box_size
+        Comoving side [Mpc/h].
+    n_particles
+        Particles in the box.
+    """
+    return _CRITICAL_DENSITY * omega_m * box_size**3 / n_particles
 
 
 def friends_of_friends(

@@ -33,6 +33,8 @@ __all__ = [
 
 # Of the square of a mode, so that an empty field has a logarithm and a root.
 _TINY = 1e-30
+# Partial sums of each shell: GPU threads that add to one number wait for each other.
+_PARTS = 64
 
 
 def relativistic_loss(winner_scores: Tensor, loser_scores: Tensor) -> Tensor:
@@ -264,10 +266,10 @@ def _robust(x: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # what is kept must serve in training too
 def _shells(n: int, n_dim: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Bin of each `rfftn` mode, its weight, and modes per bin, up to Nyquist.
+    """Part of a bin for each `rfftn` mode, its weight, and modes per bin.
 
-    Bins are one fundamental wide; modes beyond the Nyquist frequency share a last bin
-    that is not used.
+    Bins are one fundamental wide, up to Nyquist; modes beyond it share a last bin that
+    is not used.
     """
     full = torch.fft.fftfreq(n, 1 / n, device=device)
     half = torch.arange(n // 2 + 1, device=device, dtype=full.dtype)
@@ -278,14 +280,16 @@ def _shells(n: int, n_dim: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     weight = torch.where((half > 0) & (half < n / 2), 2.0, 1.0).expand_as(squared)
     shell, weight = shell.reshape(-1), weight.reshape(-1).contiguous()
     count = torch.zeros(n // 2 + 2, device=device).index_add_(0, shell, weight)
-    return shell, weight, count
+    part = torch.arange(len(shell), device=device) % _PARTS
+    return shell * _PARTS + part, weight, count
 
 
 def _binned(products: Tensor, n: int, n_dim: int) -> Tensor:
     """Shell averages of ``(batch, channels, modes)``, for shells 1 to n / 2."""
-    shell, weight, count = _shells(n, n_dim, str(products.device))
-    sums = products.new_zeros(*products.shape[:2], len(count))
-    sums = sums.index_add(2, shell, products * weight)
+    part, weight, count = _shells(n, n_dim, str(products.device))
+    parts = products.new_zeros(*products.shape[:2], len(count) * _PARTS)
+    parts = parts.index_add(2, part, products * weight)
+    sums = parts.unflatten(2, (len(count), _PARTS)).sum(3)
     used = slice(1, n // 2 + 1)
     return sums[..., used] / count[used]
 
@@ -348,7 +352,8 @@ def cross_loss(fields: Tensor, target: Tensor) -> Tensor:
     Tensor
         Mean over samples and shells up to three quarters of the Nyquist frequency of
         ``ln(1 + |x|)``, with x the difference of the cross-power over the geometric
-        mean of the target's auto-powers, with weights falling as k^(-1/2).
+        mean of the target's auto-powers (those of `fields` where the target is empty),
+        with weights falling as k^(-1/2).
     """
     n, n_dim = fields.shape[-1], fields.ndim - 2
     axes = tuple(range(2, fields.ndim))
@@ -360,9 +365,12 @@ def cross_loss(fields: Tensor, target: Tensor) -> Tensor:
         product = first.real * second.real + first.imag * second.imag
         return _binned(product, n, n_dim)[:, 0]
 
-    power = _binned(b.real**2 + b.imag**2, n, n_dim)
-    # A field may be empty; then its power is 0 and tells nothing.
-    power = power + 1e-12 * power.mean(-1, keepdim=True)
+    with torch.no_grad():
+        power, made = (_binned(m.real**2 + m.imag**2, n, n_dim) for m in (b, a))
+        # A field may be empty; then its power is 0 and tells nothing.
+        empty = power.mean(-1, keepdim=True) <= 1e-12 * made.mean(-1, keepdim=True)
+        power = torch.where(empty, made, power)
+        power = power + 1e-12 * power.mean(-1, keepdim=True)
     size = power.sqrt().prod(1) + torch.finfo(power.dtype).tiny
     misfit = (cross(a) - cross(b)) / size
     shells = torch.arange(1, misfit.shape[-1] + 1, device=fields.device)

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ._files import sha256_of
+from .bases import base_fields
 from .dataset import RunSamples, TrainingSet, write_training_set
 from .errors import DatasetError
 from .initial_conditions import linear_field
 from .parameter_files import camels_parameters
 from .parameters import COSMOLOGICAL
-from .preparation import PreparationConfig, base_field
+from .preparation import PreparationConfig
 from .preparation_plan import draw_splits, range_of_suite
 from .run_parts import Part, check_part, read_part, write_part
 from .torch_threads import one_thread
@@ -216,7 +217,13 @@ def _make_part(
         delta = linear_field(
             cosmology, n_cells=config.n_cells, box_size=BOX_SIZE, seed=index
         )
-        cube = base_field(delta, cosmology, files[0].redshift, BOX_SIZE, config)
+        (cube,) = base_fields(
+            delta,
+            cosmology,
+            box_size=BOX_SIZE,
+            redshift=files[0].redshift,
+            settings=config.base,
+        ).numpy()
     if files[0].n_dim == 3:
         base = cube[None]
     else:
@@ -322,7 +329,7 @@ def prepare_multifield(
             with one_thread():
                 part = _make_part(chosen, index, per_run, parameters, config)
             write_part(path, part, made_of)
-    base_settings = config.base_settings()
+    base_settings = config.base.to_dict()
     if first.n_dim == 2:
         base_settings["depth"] = BOX_SIZE * 3 / per_run
     description = Description(

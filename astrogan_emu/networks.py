@@ -64,7 +64,7 @@ class NetworkConfig:
     in_channels: int
     out_channels: int
     n_conditions: int
-    widths: tuple[int, ...] = (8, 40, 80)
+    widths: tuple[int, ...] = (16, 48, 96)
     critic_widths: tuple[int, ...] = (24, 48, 64)
     style: int = 64
 

@@ -21,16 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.table import Table
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .bases import BaseSettings, base_fields
 from .dataset import RunSamples, TrainingSet, write_training_set
 from .errors import AstroganError, DatasetError
 from .grids import GridSpec
-from .halos import OccupationModel
+from .halos import GalaxyRecipe, OccupationModel
 from .initial_conditions import linear_field
 from .parameters import COSMOLOGICAL, ParameterSpace
-from .particle_mesh import matter_density
 from .preparation_plan import Plan, Row, Split, plan_training_set
 from .run_parts import (
     Part,
@@ -42,7 +41,6 @@ from .run_parts import (
 from .snapshots import Snapshot, read_snapshot
 from .targets import (
     TARGETS,
-    GalaxyRecipe,
     check_targets,
     linear_field_of,
     snapshot_fields,
@@ -51,7 +49,7 @@ from .torch_threads import one_thread
 from .training_data import Description
 from .worker_processes import in_processes, refuse_while_importing
 
-__all__ = ["PreparationConfig", "base_field", "prepare"]
+__all__ = ["PreparationConfig", "prepare"]
 
 # Headers and tables round their numbers, boxes even less.
 _AGREEMENT = 1e-3
@@ -78,6 +76,10 @@ class PreparationConfig:
         Halo occupation of the galaxies.
     linking_length, min_members
         Of the friends-of-friends halos.
+    base_linking_length, base_min_members
+        Of the halos of the base, whose galaxies are its second channel if galaxies are
+        a field; with a linking length of 0 it has none. At 0.25 the base of 64^3
+        particles in 50 Mpc/h has nearest the galaxies of the simulations of 128^3.
 
     Raises
     ------
@@ -95,11 +97,14 @@ class PreparationConfig:
     occupation: OccupationModel = field(default_factory=OccupationModel)
     linking_length: float = 0.2
     min_members: int = 20
+    base_linking_length: float = 0.25
+    base_min_members: int = 8
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
         check_targets(self.fields)
-        least = {"n_cells": 4, "base_steps": 1, "base_mesh_factor": 1, "min_members": 1}
+        least = {"n_cells": 4, "base_steps": 1, "base_mesh_factor": 1}
+        least |= {"min_members": 1, "base_min_members": 1}
         for name, low in least.items():
             value = getattr(self, name)
             if value != int(value) or value < low:
@@ -112,13 +117,25 @@ class PreparationConfig:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
-    def base_settings(self) -> dict[str, Any]:
-        """How the base is made, as a training set says it."""
-        return {
-            "n_steps": self.base_steps,
-            "mesh_factor": self.base_mesh_factor,
-            "start_redshift": self.base_start_redshift,
-        }
+    @property
+    def galaxies(self) -> GalaxyRecipe:
+        """How galaxies are put into a snapshot."""
+        return GalaxyRecipe(self.occupation, self.linking_length, self.min_members)
+
+    @property
+    def base(self) -> BaseSettings:
+        """How the base is made."""
+        recipe = None
+        if "galaxies" in self.fields and self.base_linking_length > 0:
+            recipe = GalaxyRecipe(
+                self.occupation, self.base_linking_length, self.base_min_members
+            )
+        return BaseSettings(
+            n_steps=self.base_steps,
+            mesh_factor=self.base_mesh_factor,
+            start_redshift=self.base_start_redshift,
+            galaxies=recipe,
+        )
 
 
 def _cosmology(parameters: Mapping[str, float]) -> dict[str, float]:
@@ -134,43 +151,6 @@ def _cosmology(parameters: Mapping[str, float]) -> dict[str, float]:
 def _seed_of(run: str) -> int:
     """A seed for the phases of a run whose own are not known."""
     return int.from_bytes(hashlib.sha256(run.encode()).digest()[:7], "big")
-
-
-def base_field(
-    delta: torch.Tensor,
-    parameters: Mapping[str, float],
-    redshift: float,
-    box_size: float,
-    config: PreparationConfig,
-) -> NDArray[np.float32]:
-    """The base of a linear field.
-
-    Parameters
-    ----------
-    delta
-        Linear overdensity at redshift 0, shape ``(n, n, n)``.
-    parameters
-        At least ``omega_m``.
-    redshift, box_size
-        Of the result; box_size in [Mpc/h].
-    config
-        How bases are made.
-
-    Returns
-    -------
-    ndarray
-        Ratio to the mean, shape ``(n, n, n)``.
-    """
-    density = matter_density(
-        delta,
-        parameters,
-        box_size=box_size,
-        redshift=redshift,
-        n_steps=config.base_steps,
-        n_mesh=config.base_mesh_factor * config.n_cells,
-        start_redshift=config.base_start_redshift,
-    )
-    return density.numpy()
 
 
 def _make_part(
@@ -195,17 +175,26 @@ def _make_part(
                 box_size=box_size,
                 seed=_seed_of(str(rows[0]["run"])),
             )
-        bases = np.stack(
-            [
-                base_field(delta, parameters, z, box_size, config)[None]
-                for z in redshifts
-            ]
-        )
+        bases = [
+            base_fields(
+                delta,
+                parameters,
+                box_size=box_size,
+                redshift=z,
+                settings=config.base,
+            ).numpy()
+            for z in redshifts
+        ]
     grid = GridSpec(config.n_cells, box_size)
-    recipe = GalaxyRecipe(config.occupation, config.linking_length, config.min_members)
-    targets = [snapshot_fields(s, grid, config.fields, recipe) for s in snapshots]
+    targets = [
+        snapshot_fields(s, grid, config.fields, config.galaxies) for s in snapshots
+    ]
     return Part(
-        box_size, dict(parameters), np.array(redshifts), np.stack(targets), bases
+        box_size,
+        dict(parameters),
+        np.array(redshifts),
+        np.stack(targets),
+        np.stack(bases),
     )
 
 
@@ -441,7 +430,7 @@ def _assemble(
         space=plan.space,
         n_cells=config.n_cells,
         cell_size=box_size / config.n_cells,
-        base_settings=config.base_settings(),
+        base_settings=config.base.to_dict(),
         provenance=_provenance(plan, config),
         paired=plan.paired,
     )

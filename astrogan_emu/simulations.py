@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ._files import atomic_path
 from .errors import SimulationError
 from .gadget import write_gadget
+from .halos import particle_mass
 from .parameters import COSMOLOGICAL, Parameter, ParameterSpace
 from .worker_processes import in_processes, refuse_while_importing
 
@@ -45,9 +46,6 @@ LCDM_SPACE = ParameterSpace(
     )
 )
 """The range of the default suite, that of the Quijote Latin hypercube."""
-
-# Critical density today over h^2 [Msun / Mpc^3].
-_CRITICAL_DENSITY = 2.77536627e11
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,7 @@ class SimulationConfig:
 
     def particle_mass(self, omega_m: float) -> float:
         """Mass of one particle [Msun/h]."""
-        volume = (self.box_size / self.n_particles) ** 3
-        return _CRITICAL_DENSITY * omega_m * volume
+        return particle_mass(omega_m, self.box_size, self.n_particles**3)
 
 
 def _run_seeds(seed: int, n: int) -> list[int]:
@@ -257,7 +254,11 @@ def _files(row: Mapping[str, Any], config: SimulationConfig) -> list[tuple[float
 
 
 def _run_one(
-    row: dict[str, Any], config: SimulationConfig, folder: str, threads: int
+    row: dict[str, Any],
+    config: SimulationConfig,
+    folder: str,
+    threads: int,
+    device: str,
 ) -> str:
     """Run one simulation and write its snapshots; the body of a worker process."""
     import torch
@@ -274,6 +275,7 @@ def _run_one(
             n_cells=config.n_particles,
             box_size=config.box_size,
             seed=int(row["seed"]),
+            device=device,
         )
         states = evolve(
             delta,
@@ -287,8 +289,8 @@ def _run_one(
         for state, (redshift, file) in zip(states, _files(row, config), strict=True):
             write_gadget(
                 Path(folder) / file,
-                positions=state.positions.numpy(),
-                velocities=state.velocities.numpy(),
+                positions=state.positions.cpu().numpy(),
+                velocities=state.velocities.cpu().numpy(),
                 particle_mass=config.particle_mass(parameters["omega_m"]),
                 box_size=config.box_size,
                 redshift=redshift,
@@ -395,6 +397,7 @@ def simulate(
     *,
     config: SimulationConfig | None = None,
     workers: int | None = None,
+    device: str = "cpu",
     dry_run: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -403,7 +406,8 @@ def simulate(
     A run is deterministic, its files appear whole or not at all, and complete runs are
     never repeated: started again after an interruption, it goes on and ends with the
     same bytes. Every run uses one thread, so that the number of workers has no effect
-    on the result either.
+    on the result either. A GPU adds in any order: its runs repeat to rounding, as those
+    of chaotic orbits do.
 
     Parameters
     ----------
@@ -415,7 +419,10 @@ def simulate(
     config
         Numerical settings.
     workers
-        Runs at a time, each in a process of its own; as many as cores if not given.
+        Runs at a time, each in a process of its own; as many as cores if not given. On
+        a GPU a few are best: while one writes its snapshots, another computes.
+    device
+        ``"cpu"`` or ``"cuda"``.
     dry_run
         Say what would be run, and do nothing.
     progress
@@ -436,6 +443,8 @@ def simulate(
         ``if __name__ == "__main__":``.
     """
     refuse_while_importing()
+    if device not in ("cpu", "cuda"):
+        raise SimulationError(f"device must be cpu or cuda, got {device!r}")
     config = config or SimulationConfig()
     design = _checked_design(design)
     folder = Path(folder)
@@ -458,6 +467,6 @@ def simulate(
             bar.update()
 
         values = [{name: row[name] for name in design.colnames} for row in todo]
-        tasks = [(one, config, os.fspath(folder), 1) for one in values]
+        tasks = [(one, config, os.fspath(folder), 1, device) for one in values]
         in_processes(_explained_run, tasks, workers, after)
     return _write_suite(design, config, folder)

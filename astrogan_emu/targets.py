@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from .errors import DatasetError, UnknownFieldError
 from .grids import GridSpec, deposit
-from .halos import OccupationModel, expected_galaxies, friends_of_friends
+from .halos import GalaxyRecipe, expected_galaxies, friends_of_friends
 from .initial_conditions import linear_field_from_velocities
 from .snapshots import Snapshot
 
 __all__ = [
-    "GalaxyRecipe",
     "TARGETS",
     "Target",
     "check_targets",
@@ -34,23 +33,6 @@ Array = NDArray[np.float64]
 
 # Particles of several masses would need a friends-of-friends length each.
 _EQUAL_MASSES = 1e-3
-
-
-@dataclass(frozen=True)
-class GalaxyRecipe:
-    """How galaxies are put into a snapshot.
-
-    Parameters
-    ----------
-    occupation
-        Galaxies in a halo of given mass.
-    linking_length, min_members
-        Of the friends-of-friends halos; see `friends_of_friends`.
-    """
-
-    occupation: OccupationModel
-    linking_length: float
-    min_members: int
 
 
 class _Fields:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +24,14 @@ from tqdm import tqdm
 
 from ._files import atomic_path
 from .adversarial import critic_update, critic_verdict, follow, synchronise
-from .batches import Batch, base_of, blur_conditions, draw_batch
-from .checkpoints import BaseSettings, ModelCard, read_model, write_model
+from .bases import BaseSettings
+from .batches import Batch, SampleReader, base_of, blur_conditions, draw_batch
+from .checkpoints import ModelCard, read_model, write_model
 from .conditioning import condition_length
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
 from .generator_losses import LOSSES, generator_losses
-from .generators import FieldHead, GeneratorConfig
+from .generators import FieldHead, GeneratorConfig, InputScale
 from .networks import NetworkConfig
 from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
@@ -47,16 +48,23 @@ _SAME_MEAN = 0.02
 
 
 def _free_head(
-    name: str, values: NDArray[np.float32], base: NDArray[np.float32]
+    name: str,
+    values: NDArray[np.float32],
+    base: NDArray[np.float32],
+    channels: Sequence[str],
 ) -> FieldHead:
     """How a field with a unit starts, from samples of it and of the transformed base.
 
     One that fills space follows the base as well as a power law can, and has its mean
-    given if all boxes have the same; one of scattered objects starts even.
+    given if all boxes have the same; one of scattered objects starts as the base has
+    it, or even if that has it not.
     """
     low = float(np.quantile(values, 0.05))
     if low <= 0:
         scale = float(values.mean()) or 1.0
+        if name in channels:
+            follows = channels.index(name)
+            return FieldHead(name, scale, conserved=False, slope=1.0, follows=follows)
         start = float(np.log1p(values / scale).mean())
         return FieldHead(name, scale, conserved=False, start=start)
     own = np.log1p(values / low)
@@ -73,12 +81,23 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     chosen = data.indices("train")
     chosen = chosen[:: max(1, len(chosen) // 16)]
     samples = [data.sample(i) for i in chosen]
-    latent = np.log1p(np.stack([base_of(base) for base, *_ in samples]) / 0.2)
+    bases = np.stack([base_of(base) for base, *_ in samples])
+    # As the head of a field that is in the base, so that it can start from it.
+    scales = [0.2, *(float(base.mean()) or 1.0 for base in bases[:, 1:].swapaxes(0, 1))]
+    latent = [np.log1p(bases[:, i] / scale) for i, scale in enumerate(scales)]
+    inputs = [
+        InputScale(scale, float(x.mean()), float(x.std()) or 1.0)
+        for scale, x in zip(scales, latent, strict=True)
+    ]
+    channels = BaseSettings.from_dict(data.base_settings).channels
     heads = [
         FieldHead(name, 0.2, conserved=True)
         if data.units[name] == ""
         else _free_head(
-            name, np.stack([target[channel] for _, target, *_ in samples]), latent[:, 0]
+            name,
+            np.stack([target[channel] for _, target, *_ in samples]),
+            latent[0],
+            channels,
         )
         for channel, name in enumerate(data.fields)
     ]
@@ -105,8 +124,9 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
     return GeneratorConfig(
         network,
         tuple(heads),
-        base_mean=float(latent.mean()),
-        base_std=float(latent.std()),
+        base_mean=inputs[0].mean,
+        base_std=inputs[0].std,
+        more_inputs=tuple(inputs[1:]),
         keep_scale=config.keep_scale / data.cell_size,
     )
 
@@ -115,12 +135,14 @@ def _critic_base(state: TrainingState, batch: Batch) -> Tensor:
     """The base as the critic sees it: not at all where targets are of other phases."""
     if not batch.paired:
         return torch.zeros_like(batch.base)
-    return torch.log1p(batch.base / state.generator.config.base_scale)
+    scales = [each.scale for each in state.generator.config.inputs]
+    shape = (1, -1, *(1,) * (batch.base.ndim - 2))
+    return torch.log1p(batch.base / batch.base.new_tensor(scales).view(shape))
 
 
 def _critic_step(
     state: TrainingState, batch: Batch, fields: Tensor, config: TrainingConfig
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """One update of the critic: the simulated should outscore the generated."""
     to_latent = state.generator.to_latent
     penalised = state.step % config.penalty_every == 0
@@ -136,7 +158,10 @@ def _critic_step(
 
 
 def _step(
-    state: TrainingState, batch: Batch, config: TrainingConfig, rank: int
+    state: TrainingState,
+    batch: Batch,
+    config: TrainingConfig,
+    rank: int,
 ) -> dict[str, float]:
     """One update of everything; the numbers that matter."""
     rate = learning_rate(state.step, config)
@@ -145,7 +170,7 @@ def _step(
     if config.draws == 2 and batch.paired:
         batch = batch.twice()
     losses, fields = generator_losses(state.generator, batch, config, state.step, rank)
-    report: dict[str, float] = {}
+    report: dict[str, Tensor] = {}
     weighted = [getattr(config, f"{name}_weight") * losses[name] for name in LOSSES]
     total = torch.stack(weighted).sum()
     if state.step >= config.paired_steps:
@@ -159,7 +184,7 @@ def _step(
             batch.conditions,
         )
         total = total + config.adversarial_weight * verdict
-        report["adversarial"] = float(verdict.detach())
+        report["adversarial"] = verdict
     state.generator_optimiser.zero_grad(set_to_none=True)
     total.backward()
     synchronise(state.generator)
@@ -169,8 +194,10 @@ def _step(
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
     follow(state.average, state.generator, decay)
     state.step += 1
-    report |= {name: float(loss.detach()) for name, loss in losses.items()}
-    return report | {"loss": float(total.detach()), "rate": rate}
+    report |= losses | {"loss": total}
+    # All at once: a GPU is waited for a single time.
+    values = torch.stack([value.detach() for value in report.values()]).tolist()
+    return dict(zip(report, values, strict=True)) | {"rate": rate}
 
 
 def train(
@@ -288,11 +315,12 @@ def _loop(
         unit="step",
         disable=not progress or rank > 0,
     )
+    samples = SampleReader(data, state.device)
     reports: list[dict[str, float]] = []
     with bar:
         while state.step < config.steps:
             seed = (config.seed, state.step, rank)
-            batch = draw_batch(data, indices, seed, config.batch_size, state.device)
+            batch = draw_batch(samples, indices, seed, config.batch_size)
             blur_conditions(batch, data.space, config.condition_noise, (*seed, 2))
             report = _step(state, batch, config, rank)
             if not np.isfinite(report["loss"]):
@@ -361,7 +389,7 @@ def _card(
         redshifts=(float(data.redshifts.min()), float(data.redshifts.max())),
         cell_size=data.cell_size,
         n_cells=data.n_cells,
-        base=BaseSettings(**data.base_settings),
+        base=BaseSettings.from_dict(data.base_settings),
         units=dict(data.units),
         training_set=data.sha256,
         scores=dict(scores),

@@ -86,7 +86,7 @@ class TrainingConfig:
     adversarial_steps: int = 800
     batch_size: int = 1
     draws: int = 2
-    widths: tuple[int, ...] = (8, 40, 80)
+    widths: tuple[int, ...] = (16, 48, 96)
     critic_widths: tuple[int, ...] = (24, 48, 64)
     keep_scale: float = 5.0
     learning_rate: float = 2e-3

@@ -48,8 +48,9 @@ class Description:
     n_cells, cell_size
         Geometry of every sample; cell_size in comoving Mpc/h.
     base_settings
-        How the base is made: ``n_steps``, ``mesh_factor`` and ``start_redshift``, and
-        for maps the ``depth`` over which it is averaged [Mpc/h].
+        How the base is made: ``n_steps``, ``mesh_factor`` and ``start_redshift``; for
+        maps the ``depth`` over which it is averaged [Mpc/h], and for a base with
+        galaxies how they are made, ``galaxies``. See `bases.BaseSettings`.
     provenance
         Where the samples come from; anything that JSON can hold.
     n_dim
@@ -96,7 +97,7 @@ class Description:
             raise DatasetError(
                 f"cell_size must be positive and finite [Mpc/h], got {self.cell_size}"
             )
-        if set(self.base_settings) - {"depth"} != set(_BASE_SETTINGS):
+        if set(self.base_settings) - {"depth", "galaxies"} != set(_BASE_SETTINGS):
             raise DatasetError(
                 f"the settings of the base are {', '.join(_BASE_SETTINGS)}, got "
                 f"{', '.join(map(str, self.base_settings)) or 'none'}"

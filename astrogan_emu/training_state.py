@@ -38,6 +38,9 @@ class TrainingState:
 
     def __init__(self, config: TrainingConfig, shapes: GeneratorConfig) -> None:
         self.device = device_named(config.device)
+        if self.device.type == "cuda":
+            # Shapes stay the same, so that trying kinds of convolutions pays.
+            torch.backends.cudnn.benchmark = True
         torch.manual_seed(config.seed)
         self.generator = FieldGenerator(shapes).to(self.device)
         self.average = FieldGenerator(shapes).to(self.device).requires_grad_(False)

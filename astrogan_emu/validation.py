@@ -36,7 +36,7 @@ from .errors import CornerWarning, DatasetError
 from .expected_errors import at_edge
 from .field_specs import as_unit
 from .grids import GridSpec, paint
-from .halos import OccupationModel
+from .halos import GalaxyRecipe, OccupationModel
 from .linear_theory import growth_factor
 from .particle_mesh import evolve
 from .preparation import PreparationConfig
@@ -44,7 +44,7 @@ from .preparation_plan import Plan, Row, plan_training_set
 from .report import write_report
 from .scorecard import Comparison, Results, Score, by_method, compare, score
 from .snapshots import read_snapshot
-from .targets import TARGETS, GalaxyRecipe, linear_field_of, snapshot_fields
+from .targets import TARGETS, linear_field_of, snapshot_fields
 from .training_checks import TrainingChecks
 
 __all__ = ["score_table", "validate"]
@@ -183,7 +183,7 @@ class _Follower:
             WITHOUT_NOISE: self._emulated(
                 emulator, delta, parameters, z, grid, stochastic=False
             ),
-            "base": {"matter": base.numpy()},
+            "base": dict(zip(emulator.card.base.channels, base.numpy(), strict=True)),
             "2LPT": {"matter": second.numpy()},
             "lognormal": {"matter": lognormal.numpy()},
         }

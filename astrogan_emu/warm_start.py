@@ -26,6 +26,12 @@ __all__ = ["WarmStart", "warm_start"]
 _HEARS = "network.embed.0.weight"
 _HEARS_BIAS = "network.embed.0.bias"
 _HEADS = ("network.head", "network.head_bias")
+# What has an entry for each channel of the base, and along which axis.
+_FIRST = {
+    "network.encoder.0.0.weight": 1,
+    "network.encoder.0.0.affine.weight": 0,
+    "network.encoder.0.0.affine.bias": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -70,22 +76,22 @@ def warm_start(
     -------
     WarmStart
         Fields of the same name and unit keep their scales and channels; other channels
-        are zero. A parameter of both is heard as before, also if its range is another;
-        one that the new data hold fixed is heard at that value; one that is new is not
-        heard yet.
+        are zero. Channels of the base that the model does not know are not heard yet,
+        and those that the data do not have are forgotten. A parameter of both is heard
+        as before, also if its range is another; one that the new data hold fixed is
+        heard at that value; one that is new is not heard yet.
 
     Raises
     ------
     CheckpointError
-        If the model is for another number of dimensions or of base channels.
+        If the model is for another number of dimensions.
     """
     old, own = model.generator.config, config.network
-    for name in ("n_dim", "in_channels"):
-        if getattr(old.network, name) != getattr(own, name):
-            raise CheckpointError(
-                f"{model.path} has {name} = {getattr(old.network, name)} and the data "
-                f"{getattr(own, name)}; start from a model of the same kind"
-            )
+    if old.network.n_dim != own.n_dim:
+        raise CheckpointError(
+            f"{model.path} has n_dim = {old.network.n_dim} and the data {own.n_dim}; "
+            "start from a model of the same kind"
+        )
     wanted = {head.name: head for head in config.heads}
     known = {
         head.name: head
@@ -95,11 +101,14 @@ def warm_start(
         and head.conserved == wanted[head.name].conserved
     }
     heads = tuple(
-        replace(known[head.name], mean=head.mean) if head.name in known else head
+        replace(known[head.name], mean=head.mean, follows=head.follows)
+        if head.name in known
+        else head
         for head in config.heads
     )
     network = replace(
         old.network,
+        in_channels=own.in_channels,
         out_channels=own.out_channels,
         n_conditions=own.n_conditions,
         critic_widths=own.critic_widths,
@@ -111,6 +120,9 @@ def warm_start(
         base_scale=old.base_scale,
         base_mean=old.base_mean,
         base_std=old.base_std,
+        more_inputs=(*old.more_inputs, *config.more_inputs[len(old.more_inputs) :])[
+            : own.in_channels - 1
+        ],
     )
     before = model.generator.state_dict()
     weights = dict(before)
@@ -118,6 +130,8 @@ def warm_start(
     weights[_HEARS], weights[_HEARS_BIAS] = hears, bias
     with torch.device("meta"):
         shapes = FieldGenerator(fitted).state_dict()
+    for key, axis in _FIRST.items():
+        weights[key] = _resized(before[key], axis, own.in_channels)
     for key in _HEADS:
         weights[key] = torch.zeros(shapes[key].shape)
         for channel, head in enumerate(heads):
@@ -131,6 +145,14 @@ def warm_start(
         **told,
     }
     return WarmStart(fitted, weights, report)
+
+
+def _resized(weight: Tensor, axis: int, size: int) -> Tensor:
+    """As many entries along an axis as there are channels; new ones are zero."""
+    kept = weight.narrow(axis, 0, min(size, weight.shape[axis]))
+    shape = list(weight.shape)
+    shape[axis] = size - kept.shape[axis]
+    return torch.cat([kept, weight.new_zeros(shape)], axis)
 
 
 def _conditions(

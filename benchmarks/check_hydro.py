@@ -62,7 +62,7 @@ def of_model(emulator, name):
             made = emulator.emulate(point, n_cells=32, seed=seed)
             delta = linear_field(SUITE, n_cells=32, box_size=SIDE, seed=seed)
             with torch.no_grad():
-                base = emulator.base(delta, SUITE, 0.0, SIDE).numpy()
+                base = emulator.base(delta, SUITE, 0.0, SIDE)[0].numpy()
             ends.append(numbers({n: f.data for n, f in made.items()}, base))
         found.append({key: ends[1][key] - ends[0][key] for key in ends[0]})
     return {key: (np.mean(v), np.std(v)) for key, v in _columns(found).items()}
@@ -121,7 +121,7 @@ def fixed():
             made = emulator.emulate(point, fields=["matter"], n_cells=32, seed=seed)
             delta = linear_field(point, n_cells=32, box_size=SIDE, seed=seed)
             with torch.no_grad():
-                base = emulator.base(delta, point, 0.0, SIDE).numpy()
+                base = emulator.base(delta, point, 0.0, SIDE)[0].numpy()
             k, own = power(made["matter"].data)
             ratios.append(own / power(base)[1])
         return k, np.mean(ratios, 0)

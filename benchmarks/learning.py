@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from astrogan_emu.batches import draw_batch
+from astrogan_emu.batches import SampleReader, draw_batch
 from astrogan_emu.dataset import RunSamples, TrainingSet, write_training_set
 from astrogan_emu.parameters import Parameter, ParameterSpace
 from astrogan_emu.training import _shapes, _step
@@ -41,9 +41,10 @@ def training(rate, n_cells=64, steps=6):
         with TrainingSet.open(path, verify=False) as data:
             indices = data.indices("train")
             state = TrainingState(config, _shapes(data, config))
+            samples = SampleReader(data, state.device)
 
             def batch():
-                return draw_batch(data, indices, (0, state.step, 0), 1, state.device)
+                return draw_batch(samples, indices, (0, state.step, 0), 1)
 
             loading = shortest(batch, 5)
             result = {"loading_s": loading}

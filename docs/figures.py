@@ -38,7 +38,7 @@ def realisation(emulator, parameters, seed=1):
     side = CELLS * emulator.card.cell_size
     linear = linear_field(parameters, n_cells=CELLS, box_size=side, seed=seed)
     with torch.no_grad():
-        base = emulator.base(linear, parameters, REDSHIFT, side)
+        base = emulator.base(linear, parameters, REDSHIFT, side)[0]
     fields = emulator.emulate(parameters, redshift=REDSHIFT, n_cells=CELLS, seed=seed)
     return linear, base, fields
 

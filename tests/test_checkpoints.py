@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from astrogan_emu.bases import BaseSettings
 from astrogan_emu.checkpoints import (
-    BaseSettings,
     ModelCard,
     read_model,
     read_tensors,

@@ -286,3 +286,16 @@ def test_the_tail_counts_what_cells_hold():
     assert float(distance) == pytest.approx(0.999 / 2.999, rel=1e-4)
     order = torch.randperm(1000)
     assert float(tail_loss(torch.log1p(target[..., order]), torch.log1p(target))) == 0
+
+
+def test_an_empty_target_has_a_finite_cross_loss():
+    """A box without a galaxy is no reason to stop a training."""
+    fields = torch.rand(2, 2, 8, 8, 8)
+    target = fields.clone()
+    target[:, 1] = 0
+    fields.requires_grad_()
+    loss = cross_loss(fields, target)
+    loss.backward()
+    assert 0 < float(loss.detach()) < 1
+    assert bool(torch.isfinite(fields.grad).all())
+    assert float(fields.grad.abs().sum()) > 0

@@ -23,7 +23,7 @@ LAYERS = [
     "particle_mesh",
     *("snapshot_files", "headers", "gadget_particles", "yt_particles", "snapshots"),
     *("gadget", "parameter_files", "suites"),
-    *("linking", "halos"),
+    *("linking", "halos", "bases"),
     "simulations",
     *("field_specs", "field_arithmetic", "fields"),
     *("statistics", "distributions", "bispectrum", "morphology", "similarity"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from astrogan_emu import box_memory
+from astrogan_emu.bases import BaseSettings
 from astrogan_emu.box_memory import available_memory, memory_limit, plan_memory
-from astrogan_emu.checkpoints import BaseSettings
 from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import NotEnoughMemoryError, ParameterError
 from astrogan_emu.generated_fields import generated_fields
@@ -38,7 +38,7 @@ def toy(n_dim, widths=(2, 3, 4)):
 
 def base_of(n_dim, n):
     generator = torch.Generator().manual_seed(2)
-    return torch.rand((n,) * n_dim, generator=generator) * 3 + 0.01
+    return torch.rand((1, *(n,) * n_dim), generator=generator) * 3 + 0.01
 
 
 @pytest.mark.parametrize("widths", [(3,), (2, 3), (2, 3, 4), (2, 2, 2, 2)])
@@ -47,7 +47,7 @@ def test_the_margin_is_what_the_network_can_see(widths):
     generator = toy(2, widths)
     wide, multiple = margin(generator.config.network), generator.network.config.multiple
     n = 2 * wide + 2 * multiple
-    base = base_of(2, n)[None, None]
+    base = base_of(2, n)[None]
     # Seen from the first block of cells; on a torus, distances go both ways.
     far, inside = base.clone(), base.clone()
     far[0, 0, multiple + wide : n - wide] += 5
@@ -90,7 +90,7 @@ def test_tiles_give_what_the_whole_gives(n_dim, n, tile):
 def test_too_narrow_a_margin_shows():
     """The comparison above can fail."""
     generator = toy(2)
-    base = base_of(2, 96)[None, None]
+    base = base_of(2, 96)[None]
     whole, cut = (
         corrections(generator, base, torch.zeros(1, 8), lambda *_: None, tiling)
         for tiling in (Tiling(96, (96, 96), 0), Tiling(96, (48, 96), 8))

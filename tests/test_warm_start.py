@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from astrogan_emu.checkpoints import BaseSettings, Model, ModelCard
+from astrogan_emu.bases import BaseSettings
+from astrogan_emu.checkpoints import Model, ModelCard
 from astrogan_emu.conditioning import condition_length, conditions
 from astrogan_emu.errors import CheckpointError
 from astrogan_emu.generators import FieldGenerator, FieldHead, GeneratorConfig
