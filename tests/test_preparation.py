@@ -171,10 +171,14 @@ def test_the_set_says_what_it_is(data):
     assert data.fields == ("matter", "galaxies")
     assert data.units == {"matter": "", "galaxies": "littleh3 / Mpc3"}
     assert data.cell_size == pytest.approx(12.5 / 8)
+    recipe = data.base_settings["galaxies"]
+    assert recipe["occupation"] == data.provenance["settings"]["occupation"]
+    assert recipe["linking_length"] > data.provenance["settings"]["linking_length"]
     assert data.base_settings == {
         "n_steps": 3,
         "mesh_factor": 1,
         "start_redshift": 9.0,
+        "galaxies": recipe,
     }
     assert data.paired
     assert data.provenance["settings"]["occupation"]["log10_m_min"] == 12.0
@@ -412,6 +416,7 @@ def test_a_suite_without_initial_conditions_is_not_paired(suite, data, tmp_path)
         base, target, *_ = unpaired.sample(1)
     own, same, *_ = data.sample(1)
     np.testing.assert_array_equal(target, same)
+    base, own = base[0], own[0]
     assert base.mean() == pytest.approx(1, abs=1e-5)
     # As clumpy as that of the run's own phases, and another field.
     assert base.std() == pytest.approx(own.std(), rel=0.5)

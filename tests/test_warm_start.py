@@ -11,7 +11,12 @@ from astrogan_emu.bases import BaseSettings
 from astrogan_emu.checkpoints import Model, ModelCard
 from astrogan_emu.conditioning import condition_length, conditions
 from astrogan_emu.errors import CheckpointError
-from astrogan_emu.generators import FieldGenerator, FieldHead, GeneratorConfig
+from astrogan_emu.generators import (
+    FieldGenerator,
+    FieldHead,
+    GeneratorConfig,
+    InputScale,
+)
 from astrogan_emu.networks import NetworkConfig
 from astrogan_emu.parameters import Parameter, ParameterSpace
 from astrogan_emu.warm_start import warm_start
@@ -133,6 +138,29 @@ def test_a_field_of_another_unit_is_another_field(model):
     start = warm_start(model, config, NEW_SPACE, units)
     assert start.report["fields_new"] == ["galaxies"]
     assert start.config.heads[1] == own
+
+
+def test_the_base_may_gain_and_lose_channels(model):
+    """A new channel is not heard yet, and one that is gone leaves the others."""
+    old = model.generator.config
+    more = (InputScale(0.5, 0.2, 1.5),)
+    wider = replace(old, network=replace(old.network, in_channels=2), more_inputs=more)
+    start = warm_start(model, wider, OLD_SPACE, model.card.units)
+    assert start.config.more_inputs == more
+    generator = FieldGenerator(start.config).requires_grad_(False)
+    generator.load_state_dict(start.weights)
+    base, noise = base_and_noise(model.generator)
+    told = conditions(OLD_SPACE, [[0.3, 0.67, 0.8]], 0.5)
+    expected = model.generator(base, told, noise)
+    both = torch.cat([base, torch.rand_like(base)], 1)
+    torch.testing.assert_close(generator(both, told, noise), expected)
+
+    again = Model(generator, model.card, model.path, model.sha256)
+    back = warm_start(again, old, OLD_SPACE, model.card.units)
+    assert back.config == old
+    generator = FieldGenerator(back.config).requires_grad_(False)
+    generator.load_state_dict(back.weights)
+    torch.testing.assert_close(generator(base, told, noise), expected)
 
 
 def test_maps_do_not_start_from_boxes(model):
