@@ -52,11 +52,11 @@ def _gas_fraction(fields: Fields) -> u.Quantity:
 def _pressure(fields: Fields, particles: float) -> u.Quantity:
     """N k T, for so many particles per proton mass of fully ionised gas."""
     gas = fields["gas_density"]
-    physical = gas.quantity * (1 + gas.redshift) ** 3
+    # In float32 the factors would leave its range.
+    physical = gas.quantity.astype(float) * (1 + gas.redshift) ** 3
     number = physical * (particles / constants.m_p)
-    energy = constants.k_B * fields["gas_temperature"].quantity
-    # Factor by factor in float32 the product would leave its range.
-    return (number.astype(float) * energy.astype(float)).to(u.eV / u.cm**3)
+    energy = constants.k_B * fields["gas_temperature"].quantity.astype(float)
+    return (number * energy).to(u.eV / u.cm**3)
 
 
 def _thermal_pressure(fields: Fields) -> u.Quantity:

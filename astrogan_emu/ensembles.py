@@ -60,7 +60,9 @@ def scatter(comparisons: Sequence[Comparison]) -> dict[str, Array]:
     result = {"k": k[low]}
     for name, power in (("made", made), ("true", true)):
         result[f"relative_{name}"] = power.std(0, ddof=1) / power.mean(0)
-        result[f"matrix_{name}"] = np.corrcoef(power.T)
+        # What does not scatter has no correlations.
+        with np.errstate(invalid="ignore"):
+            result[f"matrix_{name}"] = np.corrcoef(power.T)
     # Made and true share their phases, so these are upper limits.
     result["error"] = np.asarray(np.sqrt(1 / (len(made) - 1)))
     result["matrix_error"] = (1 - result["matrix_true"] ** 2) / np.sqrt(len(made) - 1)
