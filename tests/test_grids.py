@@ -9,14 +9,7 @@ import pytest
 import torch
 
 from astrogan_emu.errors import GridError
-from astrogan_emu.grids import (
-    SCHEMES,
-    GridSpec,
-    Stencil,
-    deposit,
-    paint,
-    readout,
-)
+from astrogan_emu.grids import SCHEMES, GridSpec, Stencil, deposit, paint, readout
 from astrogan_emu.sph import NARROWEST_KERNEL, cubic_spline
 from astrogan_emu.stencils import block_size, fill_table
 
@@ -328,6 +321,15 @@ def test_paint_and_deposit_are_one(scheme):
     )
     expected = deposit(positions, weights, grid=GRID, scheme=scheme)
     np.testing.assert_allclose(painted, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_cells", [7, 8])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_place_is_off_the_grid(scheme, n_cells):
+    """Particles too far away for their numbers to tell cells apart are kept, too."""
+    far = torch.tensor([[1e9, -1e9, 3.0], [2.0**31, -(2.0**40), 1e30]])
+    total = paint(far, n_cells, 20.0, None, scheme).sum()
+    assert total.item() == pytest.approx(2, rel=1e-6)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
