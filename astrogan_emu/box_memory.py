@@ -17,7 +17,6 @@ import torch
 
 from .errors import NotEnoughMemoryError, ParameterError
 from .networks import NetworkConfig
-from .particle_mesh import MOST_STENCILS
 from .tiling import Tiling, bytes_per_cell, choose_tiling, least_memory
 from .torch_threads import concurrent_tasks
 
@@ -28,8 +27,7 @@ _LOG = logging.getLogger(__name__)
 # Arrays of one number per cell, float32. Measured at 96^3 to 192^3: see docs/dask.md.
 _BASE = 22  # two vectors of every particle and, at the end, two more and their parts
 _FORCE = 14  # two vectors of every particle, and
-_MESH = 10  # of the mesh: its potential, three slopes, and the parts of one
-_STENCIL = 16  # eight cells and weights for each particle
+_MESH = 10  # of the mesh: its potential, and a table of three slopes in two cells each
 _WHOLE = 12  # smoothing of a conserved field on the whole grid
 
 # Of what is free, the share that is used: others want some, too.
@@ -103,9 +101,8 @@ def plan_memory(
         If it does not fit, with the largest box that would.
     """
     cells = n_cells**3
-    stencils = _STENCIL if cells <= MOST_STENCILS else 0
     mesh = _MESH * mesh_factor**3
-    base = 4 * cells * max(_BASE, _FORCE + mesh + stencils)
+    base = 4 * cells * max(_BASE, _FORCE + mesh)
     # Stays while the network works, and while the whole is put together.
     flat = n_cells**network.n_dim
     kept = 4 * flat * (network.in_channels + network.out_channels)

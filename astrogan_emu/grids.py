@@ -2,16 +2,15 @@
 
 Cell i of a grid covers [i, i + 1) cell sizes and its centre lies at i + 1/2. Every
 scheme here conserves the deposited total and is periodic in all three axes. `paint`
-and `readout` are the differentiable torch pair that the particle-mesh code runs on;
-`deposit` is the checked front door for arrays. Nothing here knows what is deposited.
+and `readout` are the differentiable torch pair, of the stencils that the particle-mesh
+code runs on; `deposit` is the checked front door for arrays. Nothing here knows what is
+deposited.
 """
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,14 +21,9 @@ from torch import Tensor
 from .errors import GridError
 from .geometry import as_box_length
 from .sph import NARROWEST_KERNEL, kernel_shares
+from .stencils import BLOCK, SCHEMES, Stencil, Touched, block_size
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["BLOCK", "GridSpec", "SCHEMES", "Stencil", "deposit", "paint", "readout"]
-
-BLOCK = 1 << 18
-"""Particles handled at once: the index and weight arrays of a block stay in cache."""
+__all__ = ["GridSpec", "SCHEMES", "Stencil", "deposit", "paint", "readout"]
 
 
 @dataclass(frozen=True)
@@ -90,114 +84,6 @@ class GridSpec:
         return float(np.pi / self.cell_size)
 
 
-def _ngp(u: Tensor) -> tuple[Tensor, list[Tensor]]:
-    first = torch.floor(u + 0.5)
-    return first, [torch.ones_like(u)]
-
-
-def _cic(u: Tensor) -> tuple[Tensor, list[Tensor]]:
-    first = torch.floor(u)
-    upper = u - first
-    return first, [1 - upper, upper]
-
-
-def _tsc(u: Tensor) -> tuple[Tensor, list[Tensor]]:
-    centre = torch.floor(u + 0.5)
-    d = u - centre
-    return centre - 1, [0.5 * (0.5 - d) ** 2, 0.75 - d**2, 0.5 * (0.5 + d) ** 2]
-
-
-SCHEMES: dict[str, Callable[[Tensor], tuple[Tensor, list[Tensor]]]] = {
-    "ngp": _ngp,
-    "cic": _cic,
-    "tsc": _tsc,
-}
-"""Assignment schemes of order 1, 2 and 3 (Hockney & Eastwood 1981, section 5-3)."""
-
-
-@dataclass(frozen=True)
-class Stencil:
-    """Cells and weights that tie particles to a grid, for painting and reading out.
-
-    Made once for a set of positions, it serves both directions. Parameters as for
-    `paint`.
-    """
-
-    n_cells: int
-    blocks: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
-
-    @classmethod
-    def of(
-        cls, positions: Tensor, n_cells: int, box_size: float, scheme: str = "cic"
-    ) -> Stencil:
-        """The stencil of positions of shape ``(n, 3)`` [Mpc/h]."""
-        return cls(
-            n_cells,
-            tuple(
-                # Cells from the centre of cell 0; one contiguous row per axis.
-                _stencil(
-                    block.T.contiguous() * (n_cells / box_size) - 0.5, n_cells, scheme
-                )
-                for block in positions.split(BLOCK)
-            ),
-        )
-
-    def paint(
-        self, weights: Tensor | None = None, onto: Tensor | None = None
-    ) -> Tensor:
-        """Sum of particle weights in each cell; see `paint`.
-
-        Given a field to paint onto, that is changed and returned: many particles are
-        then painted in parts.
-        """
-        like = self.blocks[0][0][1]
-        if onto is None:
-            onto = torch.zeros(
-                (self.n_cells,) * 3, dtype=like.dtype, device=like.device
-            )
-        total = onto.view(-1)
-        shares = [None] * len(self.blocks) if weights is None else weights.split(BLOCK)
-        for block, own in zip(self.blocks, shares, strict=True):
-            for cell, share in block:
-                total.index_add_(0, cell, share if own is None else share * own)
-        return onto
-
-    def readout(self, field: Tensor) -> Tensor:
-        """Values of a field of shape ``(n, n, n)`` at the particles; see `readout`."""
-        cells = field.reshape(-1)
-        parts = []
-        for block in self.blocks:
-            value = torch.zeros_like(block[0][1])
-            for cell, share in block:
-                value = torch.addcmul(value, cells.index_select(0, cell), share)
-            parts.append(value)
-        return torch.cat(parts)
-
-
-def _wrapped(cell: Tensor, n_cells: int) -> Tensor:
-    """Whole numbers modulo `n_cells`; for powers of two twenty times as fast."""
-    if n_cells & (n_cells - 1) == 0:
-        return torch.bitwise_and(cell, n_cells - 1)
-    return torch.remainder(cell, n_cells)
-
-
-def _stencil(u: Tensor, n_cells: int, scheme: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Flat cell index and weight of every particle, one pair per stencil point.
-
-    `u` counts cells from the centre of cell 0, shape ``(3, n)``.
-    """
-    first, weights = SCHEMES[scheme](u)
-    first = first.int() if n_cells**3 < 2**31 else first.long()
-    order = range(len(weights))
-    cells = [_wrapped(first + offset, n_cells) for offset in order]
-    pairs = []
-    for i, j in product(order, order):
-        row = (cells[i][0] * n_cells + cells[j][1]) * n_cells
-        weight = weights[i][0] * weights[j][1]
-        pairs += [(row + cells[k][2], weight * weights[k][2]) for k in order]
-    return tuple(pairs)
-
-
 def paint(
     positions: Tensor,
     n_cells: int,
@@ -225,8 +111,9 @@ def paint(
         is that of `weights`.
     """
     total = positions.new_zeros((n_cells,) * 3)
-    blocks = positions.split(BLOCK)
-    shares = [None] * len(blocks) if weights is None else weights.split(BLOCK)
+    size = block_size(positions)
+    blocks = positions.split(size)
+    shares = [None] * len(blocks) if weights is None else weights.split(size)
     for block, own in zip(blocks, shares, strict=True):
         # The stencil of all particles would be larger than they are themselves.
         total = Stencil.of(block, n_cells, box_size, scheme).paint(own, total)
@@ -339,11 +226,13 @@ def deposit(
 def _add_points(
     cells: Tensor, u: Tensor, columns: Tensor, n_cells: int, scheme: str
 ) -> None:
-    """Add particles by an assignment scheme; see `_stencil`."""
+    """Add particles by an assignment scheme; see `Stencil`."""
     for block, own in zip(u.split(BLOCK), columns.split(BLOCK, 1), strict=True):
-        for index, share in _stencil(block.T.contiguous(), n_cells, scheme):
+        touched = Touched.by(block.T.contiguous(), n_cells, scheme)
+        for index, share in touched.points():
+            long = index.long()
             for field, column in zip(cells, own, strict=True):
-                field.index_add_(0, index, share * column)
+                field.scatter_add_(0, long, share * column)
 
 
 def _add_kernels(

@@ -9,20 +9,21 @@ float32 or float64, any device, differentiable in the parameters and the linear 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .errors import SimulationError
-from .grids import BLOCK, Stencil, paint
+from .grids import paint
 from .initial_conditions import lpt_displacements, wavenumbers
 from .linear_theory import growth_factor, growth_rate, hubble
+from .stencils import Stencil, block_size, fill_table
 
 __all__ = [
-    "MOST_STENCILS",
     "Particles",
     "evolve",
     "lattice",
@@ -30,8 +31,7 @@ __all__ = [
     "velocity_field",
 ]
 
-MOST_STENCILS = 1 << 24
-"""Particles whose stencils, 64 bytes for each, are kept from painting to reading."""
+_REACH = 2  # cells that a difference reaches beyond a face of the box
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Growth:
     velocity: Tensor  # a dx/dt per dx/dD [100 km/s/Mpc]
 
     @classmethod
-    def at(cls, a: float, omega_m: float | Tensor) -> _Growth:
+    def at(cls, a: float | Sequence[float], omega_m: float | Tensor) -> _Growth:
         scale_factor = torch.tensor(a, dtype=torch.float64)
         first = growth_factor(scale_factor, omega_m)
         rate = growth_rate(scale_factor, omega_m)
@@ -76,19 +76,20 @@ class _Growth:
         velocity = 100 * scale_factor * hubble(scale_factor, omega_m) * rate * first
         return cls(first, second, slope, velocity)
 
+    def __iter__(self) -> Iterator[_Growth]:
+        """That at each of several scale factors: to compute them together is faster."""
+        values = (self.first, self.second, self.slope, self.velocity)
+        return (_Growth(*each) for each in zip(*values, strict=True))
+
 
 def lattice(n: int, box_size: float, like: Tensor) -> Tensor:
     """Lagrangian positions: the cell centres of an n^3 grid, shape ``(n^3, 3)``."""
-    return _lattice_rows(n, box_size, like, 0, n**3).T
+    axis = _lattice_axis(n, box_size, like)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
 
 
-def _lattice_rows(
-    n: int, box_size: float, like: Tensor, first: int, last: int
-) -> Tensor:
-    """Some of the points of `lattice`, a row for each axis."""
-    axis = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * box_size / n
-    index = torch.arange(first, last, device=like.device)
-    return torch.stack([axis[index // n**2], axis[index // n % n], axis[index % n]])
+def _lattice_axis(n: int, box_size: float, like: Tensor) -> Tensor:
+    return (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * box_size / n
 
 
 def _force_kernel(n_mesh: int, box_size: float, like: Tensor) -> Tensor:
@@ -101,33 +102,51 @@ def _force_kernel(n_mesh: int, box_size: float, like: Tensor) -> Tensor:
     return 1 / (k_squared * x * y * z)
 
 
-def _acceleration(
-    density: Tensor, kernel: Tensor, box_size: float, n_particles: int
-) -> list[Tensor]:
-    """-grad of the inverse Laplacian of the overdensity, by axis [Mpc/h].
+def _potential(
+    density: Tensor, kernel: Tensor, box_size: float, strength: Tensor
+) -> Tensor:
+    """Minus the inverse Laplacian of a density times `strength`, as `_slopes` needs it.
 
-    `density` counts particles in cells.
+    In the unit of a difference of neighbours, with `_REACH` more cells at every face.
     """
-    n_mesh = kernel.shape[0]
-    modes = torch.fft.rfftn(density) * kernel
-    potential = torch.fft.irfftn(modes, s=(n_mesh,) * 3)
+    n = kernel.shape[0]
+    factor = (strength * (2 * n / (3 * box_size))).to(kernel)
+    modes = torch.fft.rfftn(density) * (kernel * factor)
+    del density
+    potential = torch.fft.irfftn(modes, s=(n,) * 3)
     del modes
-    potential = potential * (n_mesh**3 / n_particles)
-    # Fourth-order differences: they taper the force near the mesh scale.
-    step = 12 * box_size / n_mesh
+    return pad(potential[None, None], (_REACH,) * 6, mode="circular")[0, 0]
+
+
+def _slopes(potential: Tensor) -> list[Tensor]:
+    """Gradient of a `_potential` or of some planes of it, by axis.
+
+    Fourth-order differences: they taper the force near the mesh scale.
+    """
     slopes = []
     for axis in range(3):
-        ends = [
-            potential.narrow(axis, n_mesh - 2, 2),
-            potential,
-            potential.narrow(axis, 0, 2),
-        ]
-        padded = torch.cat(ends, axis)
-        shifted = [padded.narrow(axis, offset, n_mesh) for offset in (0, 1, 3, 4)]
-        near = torch.sub(shifted[2], shifted[1])
-        far = torch.sub(shifted[3], shifted[0])
-        slopes.append(torch.sub(near * (8 / step), far, alpha=1 / step))
+        line = potential
+        for other in {0, 1, 2} - {axis}:
+            line = line.narrow(other, _REACH, line.shape[other] - 2 * _REACH)
+        n = line.shape[axis] - 2 * _REACH
+        far, near, ahead, beyond = (line.narrow(axis, i, n) for i in (0, 1, 3, 4))
+        slopes.append((ahead - near).sub_(beyond - far, alpha=1 / 8))
     return slopes
+
+
+def _reader(potential: Tensor) -> Callable[[Stencil], Tensor]:
+    """What gives the slopes of a `_potential` at the particles of a stencil."""
+    if potential.requires_grad:
+        slopes = torch.stack(_slopes(potential))
+        return lambda stencil: stencil.readout(slopes)
+    n = len(potential) - 2 * _REACH
+    table = potential.new_empty((n, n, n, 6))
+    # A few planes at a time stay in cache.
+    planes = max(1, block_size(table) // n**2)
+    for first in range(0, n, planes):
+        part = table[first : first + planes]
+        fill_table(part, _slopes(potential[first : first + len(part) + 2 * _REACH]))
+    return lambda stencil: stencil.look_up(table.flatten(0, 2))
 
 
 def _schedule(
@@ -215,36 +234,38 @@ def evolve(
     n_mesh = n_mesh or n
     kernel = _force_kernel(n_mesh, box_size, delta)
 
-    growth = _Growth.at(1 / (1 + start_redshift), omega_m)
+    start = 1 / (1 + start_redshift)
+    outputs = [1 / (1 + z) for z in moving]
+    steps = _schedule(start, outputs, n_steps) if outputs else []
+    growth, *later = _Growth.at([start, *(a for a, _ in steps)], omega_m)
     matter = _Matter.start(delta, box_size, growth)
     if len(moving) < len(redshifts):
         yield matter.particles(growth, redshifts[0])
 
-    outputs = [1 / (1 + z) for z in moving]
     remaining = iter(moving)
-    if not outputs:
-        return
-    for a, output in _schedule(1 / (1 + start_redshift), outputs, n_steps):
-        then = _Growth.at(a, omega_m)
+    # Of the last step's second half: moved together with the next one's first.
+    left: Tensor | float = 0.0
+    for then, (_, output) in zip(later, steps, strict=True):
         half = (then.first - growth.first) / 2
-        matter.drift(half)
+        matter.drift(left + half)
         middle = growth.first + half
         # Second-order part of the force at the middle, in units of psi_2.
         force = (growth.second + growth.slope * half) / middle - middle
         keep = (then.slope - force) / (growth.slope - force)
         matter.kick(kernel, keep, (1 - keep) / middle)
-        matter.drift(half)
-        growth = then
+        left, growth = half, then
         if output:
+            matter.drift(left)
+            left = 0.0
             yield matter.particles(growth, next(remaining))
 
 
-def _change(blocks: list[Tensor], i: int, values: Tensor) -> None:
-    """Give a block new values; in its place, unless gradients need the old ones."""
-    if values.requires_grad:
-        blocks[i] = values
-    else:
-        blocks[i].copy_(values)
+def _sum(one: Tensor, factor: Tensor, two: Tensor, out: Tensor) -> Tensor:
+    """``one + factor * two``; in the place of `out`, unless gradients need that."""
+    factor = factor.to(two)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (one, factor, two)):
+        return torch.addcmul(one, factor, two)
+    return torch.addcmul(one, factor, two, out=out)
 
 
 @dataclass
@@ -256,65 +277,79 @@ class _Matter:
 
     n: int
     box_size: float
-    displacement: list[Tensor]  # of each block, shape (3, m)
+    displacement: list[Tensor]  # of planes of the lattice, (3, p, n, n)
     velocity: list[Tensor]  # dx/dD
 
     @classmethod
     def start(cls, delta: Tensor, box_size: float, growth: _Growth) -> _Matter:
         """From second-order Lagrangian initial conditions."""
+        n = len(delta)
+        graph = torch.is_grad_enabled() and (
+            delta.requires_grad or growth.first.requires_grad
+        )
+        # With a graph in one, as each block would have a gradient for the whole mesh.
+        planes = n if graph else max(1, block_size(delta) // n**2)
         psi = lpt_displacements(delta, box_size)
-        first, second = (list(one.flatten(1).split(BLOCK, 1)) for one in psi)
-        matter = cls(len(delta), box_size, first, second)
+        first, second = (list(one.split(planes, 1)) for one in psi)
+        matter = cls(n, box_size, first, second)
         for i, (one, two) in enumerate(zip(first, second, strict=True)):
-            displacement = growth.first * one + growth.second * two
-            _change(matter.velocity, i, one + growth.slope * two)
-            _change(matter.displacement, i, displacement)
+            displacement = growth.first.to(one) * one
+            matter.displacement[i] = _sum(
+                displacement, growth.second, two, displacement
+            )
+            matter.velocity[i] = _sum(one, growth.slope, two, out=two)
         return matter
 
     def drift(self, step: Tensor) -> None:
         """Move every particle by its velocity."""
         for i, velocity in enumerate(self.velocity):
-            _change(self.displacement, i, self.displacement[i] + step * velocity)
+            place = self.displacement[i]
+            self.displacement[i] = _sum(place, step, velocity, out=place)
 
     def kick(self, kernel: Tensor, keep: Tensor, strength: Tensor) -> None:
         """Replace a part of every velocity by the force of all particles."""
         n_mesh, n_particles = kernel.shape[0], self.n**3
         density = kernel.new_zeros((n_mesh,) * 3)
-        # Made once, or twice where there would be no room for all of them.
+        # Made twice, as that takes less time than to fetch them from memory; but once
+        # where a graph keeps them all the same.
         kept: list[Stencil] = []
         for i in range(len(self.velocity)):
             stencil = self._stencil(i, n_mesh)
             density = stencil.paint(onto=density)
-            if n_particles <= MOST_STENCILS:
+            if density.requires_grad:
                 kept.append(stencil)
-        slopes = _acceleration(density, kernel, self.box_size, n_particles)
+        strength = strength * (n_mesh**3 / n_particles)
+        potential = _potential(density, kernel, self.box_size, strength)
         del density
+        read = _reader(potential)
+        del potential
         for i, velocity in enumerate(self.velocity):
             stencil = kept[i] if kept else self._stencil(i, n_mesh)
-            force = torch.stack([stencil.readout(slope) for slope in slopes])
-            _change(self.velocity, i, keep * velocity + strength * force)
+            force = read(stencil).view_as(velocity)
+            self.velocity[i] = _sum(force, keep, velocity, out=velocity)
 
     def particles(self, growth: _Growth, redshift: float) -> Particles:
         """Positions wrapped into the box and velocities in km/s, checked."""
         positions = torch.cat([self._wrapped(i, redshift) for i in self._blocks()], 1)
         velocities = torch.cat([growth.velocity * one for one in self.velocity], 1)
-        return Particles(positions.T, velocities.T, redshift)
+        return Particles(positions.flatten(1).T, velocities.flatten(1).T, redshift)
 
     def _blocks(self) -> range:
         return range(len(self.velocity))
 
-    def _positions(self, i: int) -> Tensor:
-        """Where the particles of a block are, not wrapped, shape ``(3, m)``."""
+    def _positions(self, i: int, unit: float = 1.0, origin: float = 0.0) -> Tensor:
+        """Where the particles of a block are, not wrapped, in a unit from an origin."""
         displacement = self.displacement[i]
-        first = i * BLOCK
-        last = first + displacement.shape[1]
-        return (
-            _lattice_rows(self.n, self.box_size, displacement, first, last)
-            + displacement
-        )
+        axis = _lattice_axis(self.n, self.box_size / unit, displacement) - origin
+        first = i * self.displacement[0].shape[1]
+        x = axis[first : first + displacement.shape[1]]
+        lattice = (x[:, None, None], axis[:, None], axis)
+        moved = zip(lattice, displacement, strict=True)
+        return torch.stack([torch.add(q, s, alpha=1 / unit) for q, s in moved])
 
     def _stencil(self, i: int, n_mesh: int) -> Stencil:
-        return Stencil.of(self._positions(i).T, n_mesh, self.box_size)
+        u = self._positions(i, self.box_size / n_mesh, 0.5)
+        return Stencil.in_cells([u.flatten(1)], n_mesh)
 
     def _wrapped(self, i: int, redshift: float) -> Tensor:
         positions = torch.remainder(self._positions(i), self.box_size)
@@ -416,7 +451,8 @@ def velocity_field(
     )
     n = delta.shape[0]
     mass, *momenta = (delta.new_zeros((n,) * 3) for _ in range(4))
-    blocks = (one.split(BLOCK) for one in (particles.positions, particles.velocities))
+    size = block_size(delta)
+    blocks = (one.split(size) for one in (particles.positions, particles.velocities))
     for positions, velocities in zip(*blocks, strict=True):
         stencil = Stencil.of(positions, n, box_size)
         mass = stencil.paint(onto=mass)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from astrogan_emu.errors import GridError
-from astrogan_emu.grids import SCHEMES, GridSpec, deposit, paint, readout
+from astrogan_emu.grids import SCHEMES, GridSpec, Stencil, deposit, paint, readout
 from astrogan_emu.sph import NARROWEST_KERNEL, cubic_spline
+from astrogan_emu.stencils import block_size, fill_table
 
 GRID = GridSpec(8, 20.0)
 ALL_SCHEMES = [*SCHEMES, "sph"]
@@ -322,6 +323,15 @@ def test_paint_and_deposit_are_one(scheme):
     np.testing.assert_allclose(painted, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_cells", [7, 8])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_place_is_off_the_grid(scheme, n_cells):
+    """Particles too far away for their numbers to tell cells apart are kept, too."""
+    far = torch.tensor([[1e9, -1e9, 3.0], [2.0**31, -(2.0**40), 1e30]])
+    total = paint(far, n_cells, 20.0, None, scheme).sum()
+    assert total.item() == pytest.approx(2, rel=1e-6)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_paint_is_exact_across_blocks(scheme):
     """Particles are handled in blocks, and none falls between two."""
@@ -348,6 +358,43 @@ def test_readout_of_a_constant_is_the_constant(scheme):
     positions = torch.from_numpy(particles(50)[0])
     values = readout(torch.full(GRID.shape, 3.5).double(), positions, 20.0, scheme)
     np.testing.assert_allclose(values, 3.5, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_cells", [8, 7, 2])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_looking_up_is_reading_out(scheme, n_cells, dtype):
+    """The fast way for several fields gives what the differentiable one does."""
+    order = ["ngp", "cic", "tsc"].index(scheme) + 1
+    positions = 3 * torch.from_numpy(particles(300)[0]).to(dtype) - 20
+    noise = np.random.default_rng(8).normal(size=(3, n_cells, n_cells, n_cells))
+    fields = torch.from_numpy(noise).to(dtype)
+    table = fields.new_empty((n_cells, n_cells, n_cells, order * 3))
+    # As a whole, or plane by plane.
+    fill_table(table[:1], [field[:1] for field in fields])
+    fill_table(table[1:], [field[1:] for field in fields])
+    stencil = Stencil.of(positions, n_cells, GRID.box_size, scheme)
+    values = stencil.readout(fields)
+    tolerance = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        stencil.look_up(table.flatten(0, 2)), values, rtol=0, atol=tolerance
+    )
+    for field, own in zip(fields, values, strict=True):
+        alone = readout(field, positions, GRID.box_size, scheme)
+        torch.testing.assert_close(alone, own, rtol=0, atol=tolerance)
+
+
+def test_looking_up_is_exact_across_blocks():
+    """Particles are handled in blocks, and each gets its own values."""
+    positions = torch.rand(150_000, 3, generator=torch.Generator().manual_seed(0))
+    assert len(positions) > 2 * block_size(positions)
+    x = torch.arange(32.0).expand(32, 32, 32)
+    table = x.new_empty((32, 32, 32, 2))
+    fill_table(table, [x])
+    (values,) = Stencil.of(positions, 32, 1.0).look_up(table.flatten(0, 2))
+    inner = (positions[:, 2] > 1 / 64) & (positions[:, 2] < 63 / 64)
+    expected = 32 * positions[:, 2] - 0.5
+    torch.testing.assert_close(values[inner], expected[inner], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("scheme", ["cic", "tsc"])

@@ -18,7 +18,7 @@ LAYERS = [
     *("_front_door", "errors", "_optional", "_files", "torch_threads"),
     *("kept_memory", "worker_processes"),
     *("_parameter_input", "parameters"),
-    *("geometry", "sph", "grids", "periodic"),
+    *("geometry", "sph", "stencils", "grids", "periodic"),
     *("noise", "matter_transfer", "linear_theory", "initial_conditions"),
     "particle_mesh",
     *("snapshot_files", "headers", "gadget_particles", "yt_particles", "snapshots"),

@@ -287,6 +287,23 @@ def test_gradients_in_the_linear_field_agree_with_finite_differences():
     assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("n", [12, 48])
+def test_asking_for_gradients_changes_nothing(n):
+    """They are computed in other operations and blocks, which give the same."""
+    delta = draw(n, 40.0)
+    options = {"redshifts": [2.0, 0.5], "n_steps": 4, "n_mesh": 16}
+    expected = run(delta, 40.0, **options)
+    for particles, plain in zip(
+        run(delta.requires_grad_(), 40.0, **options), expected, strict=True
+    ):
+        assert particles.positions.requires_grad
+        assert not plain.positions.requires_grad
+        for name in ("positions", "velocities"):
+            torch.testing.assert_close(
+                getattr(particles, name), getattr(plain, name), rtol=1e-9, atol=1e-9
+            )
+
+
 def test_outputs_come_in_order_at_their_times():
     """One for each redshift; the start itself is given as it is."""
     outputs = run(draw(8, 20.0), 20.0, [9.0, 2.0, 0.5, 0.0], n_steps=4)
