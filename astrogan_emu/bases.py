@@ -143,12 +143,14 @@ def base_fields(
         redshifts=[redshift],
         **settings.integration(n),
     )
-    matter = paint(particles.positions, n, box_size)
+    positions = particles.positions
+    del particles  # and so the velocities, before halos need the memory
+    matter = paint(positions, n, box_size)
     if settings.galaxies is None:
         return matter[None]
     omega_m = float(torch.as_tensor(parameters["omega_m"]).detach())
     galaxies = _galaxies(
-        particles.positions.detach(), omega_m, GridSpec(n, box_size), settings.galaxies
+        positions.detach(), omega_m, GridSpec(n, box_size), settings.galaxies
     )
     return torch.stack([matter, galaxies.to(matter)])
 

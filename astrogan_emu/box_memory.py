@@ -28,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 _BASE = 22  # two vectors of every particle and, at the end, two more and their parts
 _FORCE = 14  # two vectors of every particle, and
 _MESH = 10  # of the mesh: its potential, and a table of three slopes in two cells each
+_HALOS = 29  # positions, matter, and at most 25 to find out which hang together
 _WHOLE = 12  # smoothing of a conserved field on the whole grid
 
 # Of what is free, the share that is used: others want some, too.
@@ -75,6 +76,7 @@ def plan_memory(
     network: NetworkConfig,
     *,
     mesh_factor: int = 1,
+    halos: bool = False,
     available: float,
 ) -> MemoryPlan:
     """Need of one box, with the network in as few tiles as there is room for.
@@ -87,6 +89,8 @@ def plan_memory(
         Shapes of the network. The base of maps is three-dimensional all the same.
     mesh_factor
         Cells of the force mesh for each cell, along one side.
+    halos
+        Whether the base has galaxies, and so needs halos.
     available
         What may be used [bytes].
 
@@ -102,7 +106,7 @@ def plan_memory(
     """
     cells = n_cells**3
     mesh = _MESH * mesh_factor**3
-    base = 4 * cells * max(_BASE, _FORCE + mesh)
+    base = 4 * cells * max(_BASE, _FORCE + mesh, _HALOS * halos)
     # Stays while the network works, and while the whole is put together.
     flat = n_cells**network.n_dim
     kept = 4 * flat * (network.in_channels + network.out_channels)

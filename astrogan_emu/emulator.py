@@ -410,6 +410,7 @@ class Emulator:
             self.grid(n_cells).n_cells,
             self._model.generator.config.network,
             mesh_factor=self.card.base.mesh_factor,
+            halos=self.card.base.galaxies is not None,
             available=memory_limit(max_memory, device),
         )
 

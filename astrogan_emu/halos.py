@@ -7,6 +7,7 @@ seed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -241,7 +242,8 @@ def friends_of_friends(
     n_members, members = _sorted_groups(particles, labels, len(points), min_members)
     if not len(n_members):
         return _empty()
-    centres, of_mass = _centres(points[members], n_members, box_size)
+    own = points[members].astype(np.float64)
+    centres, of_mass = _centres(own, n_members, box_size)
     return Halos(n_members, centres, of_mass, members)
 
 
@@ -313,8 +315,10 @@ def expected_galaxies(
     return deposit(places, numbers, grid=grid, scheme=scheme) / grid.cell_volume
 
 
-def _checked(positions: ArrayLike) -> Floats:
-    points = np.asarray(positions, dtype=np.float64)
+def _checked(positions: ArrayLike) -> NDArray[np.floating[Any]]:
+    points = np.asarray(positions)
+    if points.dtype not in (np.float32, np.float64):
+        points = points.astype(np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
         raise GridError(f"positions must have shape (n, 3), got {points.shape}")
     if not np.isfinite(points).all():
@@ -332,7 +336,10 @@ def _empty() -> Halos:
 
 
 def _sorted_groups(
-    particles: Ints, labels: Ints, n_particles: int, min_members: int
+    particles: NDArray[np.integer[Any]],
+    labels: NDArray[np.integer[Any]],
+    n_particles: int,
+    min_members: int,
 ) -> tuple[Ints, Ints]:
     """Sizes of the groups that are large enough, largest first, and their members."""
     size = np.bincount(labels, minlength=1)

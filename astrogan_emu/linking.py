@@ -8,6 +8,7 @@ subcells that are not yet in one group. Nothing here knows about halos.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,8 @@ from .errors import GridError
 
 __all__ = ["link_particles"]
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.floating[Any]]
 Pairs = tuple[Ints, Ints]
 
 # Elements handled at once, so that temporary arrays stay in the processor's cache.
@@ -65,7 +66,7 @@ def link_particles(
             f"of {box_size:g} Mpc/h; give a smaller linking_length"
         )
     key = _subcell_keys(positions, box_size, n_side)
-    order = np.argsort(key)
+    order = _compact(np.argsort(key))
     key = key[order]
 
     first = _starts(key >> 3)
@@ -74,7 +75,7 @@ def link_particles(
     if not len(order):
         return order, order
 
-    found = _Linker(positions[order] % box_size, key, n_side, box_size, length)
+    found = _Linker(positions[order], key, n_side, box_size, length)
     found.link_nearest_subcells()
     found.link_cells_by_one_pair(*pairs)
     found.link_the_rest(*pairs)
@@ -85,7 +86,9 @@ def _subcell_keys(positions: Floats, box_size: float, n_side: int) -> Ints:
     """Key of each particle's subcell: 8 times that of its cell, plus 0 to 7."""
     keys = np.empty(len(positions), dtype=np.int64)
     for block in _blocks(len(positions)):
-        sub = np.floor(positions[block] * (2 * n_side / box_size)).astype(np.int64)
+        # The same numbers as the distances are made of, whatever the positions' type.
+        own = positions[block].astype(np.float64)
+        sub = np.floor(own * (2 * n_side / box_size)).astype(np.int64)
         sub %= 2 * n_side
         x, y, z = (sub >> 1).T
         i, j, k = (sub & 1).T
@@ -100,10 +103,10 @@ def _neighbouring_cells(cells: Ints, n_side: int) -> Pairs:
     width = n_side + 2
     row, z = np.divmod(cells, n_side)
     padded = row * width + z + 1
-    number = np.arange(len(cells))
+    number = _compact(np.arange(len(cells)))
     low, high = np.flatnonzero(z == 0), np.flatnonzero(z == n_side - 1)
     keys = np.concatenate([padded, padded[low] + n_side, padded[high] - n_side])
-    owner = np.concatenate([number, low, high])
+    owner = _compact(np.concatenate([number, low, high]))
     rising = np.argsort(keys, kind="stable")
     keys = np.append(keys[rising], [np.iinfo(np.int64).max] * 3)
     owner = owner[rising]
@@ -136,7 +139,7 @@ def _drop_sparse(
     count = np.diff(first, append=len(key))
     rich = np.bincount(labels, weights=count)[labels] >= min_members
     kept = np.repeat(rich, count)
-    renumbered = np.cumsum(rich) - 1
+    renumbered = _compact(np.cumsum(rich) - 1)
     # Both cells of a pair are in one clump.
     both = rich[pairs[0]]
     return (
@@ -154,7 +157,7 @@ class _Linker:
     ) -> None:
         self.n_side, self.box_size, self.length = n_side, box_size, length
         # Coordinate by coordinate: gathering is much quicker than from rows.
-        self.coordinates = [np.ascontiguousarray(x) for x in positions.T]
+        self.coordinates = [x.astype(np.float64) % box_size for x in positions.T]
         self.first_particle = _starts(key)
         self.key = key[self.first_particle]
         self.n_particles = np.diff(self.first_particle, append=len(key))
@@ -163,16 +166,20 @@ class _Linker:
         self.n_subcells = np.diff(self.first_subcell, append=len(cell))
         row, z = np.divmod(cell, n_side)
         x, y = np.divmod(row, n_side)
-        self.place = [2 * c + (self.key >> s & 1) for c, s in ((x, 2), (y, 1), (z, 0))]
-        self.labels: Ints = np.arange(len(self.key))
+        self.place = [
+            (2 * c + (self.key >> s & 1)).astype(np.int32)
+            for c, s in ((x, 2), (y, 1), (z, 0))
+        ]
+        self.labels = _compact(np.arange(len(self.key)))
 
     def link_nearest_subcells(self) -> None:
         """Try one particle of each subcell against one of its neighbours'."""
         edges = []
         n, n_sub = self.n_side, 2 * self.n_side
+        number = self.labels.dtype
         for block in _blocks(len(self.key)):
             key = self.key[block]
-            here = np.arange(block.start, block.start + len(key))
+            here = np.arange(block.start, block.start + len(key), dtype=number)
             after = np.minimum(here + 1, len(self.key) - 1)
             same_cell = self.key[after] >> 3 == key >> 3
             edges.append(self._friends(here[same_cell], after[same_cell]))
@@ -245,7 +252,8 @@ class _Linker:
     def _friends(self, a: Ints, b: Ints) -> Pairs:
         """The pairs of subcells whose first particles are friends."""
         close = self._close(self.first_particle[a], self.first_particle[b])
-        return a[close], b[close]
+        number = self.labels.dtype
+        return a[close].astype(number), b[close].astype(number)
 
     def _friends_in_crowds(self, a: Ints, b: Ints) -> Pairs:
         """The pairs of subcells, both of any number of particles, with any friends."""
@@ -282,7 +290,7 @@ def _components(n_nodes: int, edges: Sequence[Pairs]) -> Ints:
     second = np.concatenate([pair[1] for pair in edges])
     ones = np.ones(len(first), dtype=np.int8)
     graph = coo_array((ones, (first, second)), shape=(n_nodes, n_nodes))
-    labels: Ints = connected_components(graph, directed=False)[1].astype(np.int64)
+    labels: Ints = connected_components(graph, directed=False)[1]
     return labels
 
 
@@ -293,6 +301,12 @@ def _all_pairs(start_a: Ints, n_a: Ints, start_b: Ints, n_b: Ints) -> tuple[Ints
     within = np.arange(len(pair)) - (np.cumsum(size) - size)[pair]
     row, column = np.divmod(within, n_b[pair])
     return pair, start_a[pair] + row, start_b[pair] + column
+
+
+def _compact(numbers: Ints) -> Ints:
+    """The same in half the memory, where they are not too large."""
+    small = len(numbers) < np.iinfo(np.int32).max
+    return numbers.astype(np.int32) if small else numbers
 
 
 def _starts(rising: Ints) -> Ints:

@@ -195,3 +195,18 @@ def test_available_memory_is_that_of_the_tightest_limit(monkeypatch):
 def test_free_memory_is_known():
     """More than nothing, less than a planet's."""
     assert 1e6 < available_memory() < 1e15
+
+
+def test_halos_need_memory_of_their_own():
+    """They are found when the particles have arrived, so the larger need counts."""
+    without, with_halos = (
+        plan_memory(64, NETWORK, halos=halos, available=1e12).base
+        for halos in (False, True)
+    )
+    assert without < with_halos < 2 * without
+    # Where the mesh is fine, the particle mesh needs most.
+    fine = [
+        plan_memory(64, NETWORK, mesh_factor=2, halos=halos, available=1e12).base
+        for halos in (False, True)
+    ]
+    assert fine[0] == fine[1]
