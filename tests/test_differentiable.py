@@ -66,6 +66,17 @@ def test_gradients_reach_the_linear_field():
     assert slope.abs().sum() > 0
 
 
+def test_galaxies_of_halos_have_no_gradients():
+    """They are refused, and may be had without."""
+    values = {"seed": 1, "n_cells": 16}
+    for fields in (None, ["galaxies"]):
+        with pytest.raises(UnknownFieldError, match="galaxies of model nbody have no"):
+            differentiable_fields(parameters(), fields=fields, **values)
+    with torch.no_grad():
+        made = differentiable_fields(parameters(), fields=["galaxies"], **values)
+    assert made.shape == (1, 16, 16, 16)
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
