@@ -1,17 +1,22 @@
 """Gradients through the whole chain are those of the fields that users get."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from astrogan_emu import Emulator, differentiable_fields
+from astrogan_emu.checkpoints import model_path, read_model, write_model
 from astrogan_emu.errors import (
     GridError,
     MissingParameterError,
     ParameterRangeError,
     UnknownFieldError,
 )
+from astrogan_emu.generators import FieldGenerator
 from astrogan_emu.statistics import power_spectrum
+from astrogan_emu.warm_start import warm_start
 
 PLANCK = {"omega_m": 0.31, "omega_b": 0.049, "h": 0.68, "n_s": 0.97, "sigma_8": 0.81}
 
@@ -33,12 +38,38 @@ def test_it_is_the_emulator():
     np.testing.assert_allclose(tensors[1], galaxies, rtol=1e-4, atol=1e-7)
 
 
-def test_gradients_agree_with_finite_differences():
+@pytest.fixture(scope="module")
+def without_halos(tmp_path_factory):
+    """The shipped model, deaf to the halos of its base, which make jumps."""
+    model = read_model(model_path("nbody"))
+    config = model.generator.config
+    matter, galaxies = config.heads
+    deaf = replace(
+        config,
+        network=replace(config.network, in_channels=1),
+        heads=(matter, replace(galaxies, follows=0)),
+        more_inputs=(),
+    )
+    start = warm_start(model, deaf, model.card.space, model.card.units)
+    generator = FieldGenerator(start.config)
+    generator.load_state_dict(start.weights)
+    card = replace(model.card, base=replace(model.card.base, galaxies=None))
+    path = tmp_path_factory.mktemp("model") / "deaf.safetensors"
+    write_model(path, generator, card)
+    return path
+
+
+def test_gradients_agree_with_finite_differences(without_halos):
     """Of the large-scale power, through every part: a step of 1 % of the value."""
 
     def statistic(values):
         (matter,) = differentiable_fields(
-            values, fields=["matter"], seed=1, redshift=0.5, n_cells=16
+            values,
+            fields=["matter"],
+            seed=1,
+            redshift=0.5,
+            n_cells=16,
+            model=without_halos,
         )
         return torch.log(power_spectrum(matter, box_size=12.5).power[:4]).mean()
 
@@ -66,14 +97,37 @@ def test_gradients_reach_the_linear_field():
     assert slope.abs().sum() > 0
 
 
-def test_galaxies_of_halos_have_no_gradients():
+def test_galaxies_of_halos_have_gradients_in_the_parameters():
+    """By differences, as halos grow by members that join them one by one."""
+
+    def amount(values):
+        (galaxies,) = differentiable_fields(
+            values, fields=["galaxies"], seed=1, redshift=0.5, n_cells=32
+        )
+        return torch.log(galaxies.mean())
+
+    values = parameters()
+    amount(values).backward()
+    step = 0.015
+    with torch.no_grad():
+        up, down = (
+            amount(PLANCK | {"omega_m": PLANCK["omega_m"] + change})
+            for change in (step, -step)
+        )
+    slope = float(up - down) / (2 * step)
+    assert slope > 1
+    assert float(values["omega_m"].grad) == pytest.approx(slope, rel=0.25)
+
+
+def test_galaxies_of_halos_have_no_gradients_in_the_phases():
     """They are refused, and may be had without."""
-    values = {"seed": 1, "n_cells": 16}
+    start = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    options = {"seed": 1, "n_cells": 16, "initial_conditions": start.requires_grad_()}
     for fields in (None, ["galaxies"]):
         with pytest.raises(UnknownFieldError, match="galaxies of model nbody have no"):
-            differentiable_fields(parameters(), fields=fields, **values)
+            differentiable_fields(PLANCK, fields=fields, **options)
     with torch.no_grad():
-        made = differentiable_fields(parameters(), fields=["galaxies"], **values)
+        made = differentiable_fields(PLANCK, fields=["galaxies"], **options)
     assert made.shape == (1, 16, 16, 16)
 
 
