@@ -26,6 +26,8 @@ _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))
 # Cells of a field up to which a batch is convolved at once.
 _SMALL = 64
+# Coarse cells that are doubled at once where no gradient is wanted.
+_SLAB = 1 << 17
 
 # Of field, weight, bias and number of groups of channels.
 _Operation = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -185,7 +187,23 @@ def _double(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
     # A transposed convolution has its channels the other way round.
     parts = weight.chunk(groups)
     turned = torch.cat([part.transpose(0, 1) for part in parts])
-    return convolve(_channels_last(x), turned, bias, stride=2, groups=groups)
+    x, length = _channels_last(x), x.shape[2]
+    slab = max(1, _SLAB * length // x[0, 0].numel())
+    if torch.is_grad_enabled() or slab >= length:
+        return convolve(x, turned, bias, stride=2, groups=groups)
+    # The convolution works on copies of what it is given and of what it makes.
+    doubled: Tensor | None = None
+    for first in range(0, length, slab):
+        own = x.narrow(2, first, min(slab, length - first))
+        part = convolve(own, turned, bias, stride=2, groups=groups)
+        if doubled is None:
+            shape = [*part.shape[:2], *(2 * n for n in x.shape[2:])]
+            layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+            doubled = torch.empty(
+                shape, dtype=part.dtype, device=part.device, memory_format=layout
+            )
+        doubled.narrow(2, 2 * first, part.shape[2]).copy_(part)
+    return cast(Tensor, doubled)
 
 
 class _Embedding(nn.Sequential):
@@ -266,12 +284,24 @@ class _ModulatedConvolution(nn.Module):
         if self.strength is not None and self.gain is not None and noise is not None:
             strength = self.strength.view(1, -1, *kernel).to(x.dtype)
             gain = self.gain.view(1, -1, *kernel).to(x.dtype)
-            x = torch.addcmul(x, noise.to(x.dtype), strength + gain * x)
+            x = _noisy(x, noise.to(x.dtype), strength, gain)
         x = F.leaky_relu(_channels_last(x), _SLOPE, inplace=True)
         if x.requires_grad:
             # Where layouts differ, the gradient below takes thirty times as long.
             x.register_hook(_channels_last)
         return x
+
+
+def _noisy(x: Tensor, noise: Tensor, strength: Tensor, gain: Tensor) -> Tensor:
+    """Add noise times (strength + gain x); in place, unless gradients need the old."""
+    if torch.is_grad_enabled():
+        return torch.addcmul(x, noise, strength + gain * x)
+    return x.add_((gain * x).add_(strength).mul_(noise))
+
+
+def _sum(x: Tensor, y: Tensor) -> Tensor:
+    """The sum; in the place of the first, unless gradients need the old."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
 class UNet(nn.Module):
@@ -386,7 +416,7 @@ class UNet(nn.Module):
             )
         x = through(self.encoder[-1], x)
         for stage, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
-            x = through(stage, up(x, style, None) + skips.pop())
+            x = through(stage, _sum(up(x, style, None), skips.pop()))
         return _convolve(x, self.head, self.head_bias)
 
 

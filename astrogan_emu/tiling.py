@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 # Arrays of the widest level that are alive at once: the sum of skip and doubled field,
-# its padded copy, the result, the noise, their sum, and one that the convolution makes.
-_ALIVE = 6
+# its padded copy, the result, and one that the convolution makes.
+_ALIVE = 4
 # More tiles per axis than this are smaller than their own margins.
 _MOST_TILES = 64
 
