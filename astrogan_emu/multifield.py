@@ -300,7 +300,7 @@ def prepare_multifield(
     chosen, per_run = _checked(files, len(table), n_cells)
     first = chosen[0]
     fields = tuple(_FIELDS[each.prefix][0] for each in chosen)
-    config = PreparationConfig(fields, n_cells, base_steps)
+    config = PreparationConfig(fields, n_cells, base_steps, base_linking_length=0)
     names = [
         name
         for name in next(iter(table.values()))

@@ -77,9 +77,10 @@ class PreparationConfig:
     linking_length, min_members
         Of the friends-of-friends halos.
     base_linking_length, base_min_members
-        Of the halos of the base, whose galaxies are its second channel if galaxies are
-        a field; with a linking length of 0 it has none. At 0.25 the base of 64^3
-        particles in 50 Mpc/h has nearest the galaxies of the simulations of 128^3.
+        Of the halos of the base, whose galaxies are its second channel if there are
+        more fields than matter; with a linking length of 0 it has none. At 0.25 the
+        base of 64^3 particles in 50 Mpc/h has nearest the galaxies of the simulations
+        of 128^3.
 
     Raises
     ------
@@ -126,7 +127,7 @@ class PreparationConfig:
     def base(self) -> BaseSettings:
         """How the base is made."""
         recipe = None
-        if "galaxies" in self.fields and self.base_linking_length > 0:
+        if set(self.fields) > {"matter"} and self.base_linking_length > 0:
             recipe = GalaxyRecipe(
                 self.occupation, self.base_linking_length, self.base_min_members
             )

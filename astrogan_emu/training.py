@@ -56,14 +56,14 @@ def _free_head(
     """How a field with a unit starts, from samples of it and of the transformed base.
 
     One that fills space follows the base as well as a power law can, and has its mean
-    given if all boxes have the same; one of scattered objects starts as the base has
-    it, or even if that has it not.
+    given if all boxes have the same; one of scattered objects starts as the galaxies of
+    the base, in units of the mean, or even if that has none.
     """
     low = float(np.quantile(values, 0.05))
     if low <= 0:
         scale = float(values.mean()) or 1.0
-        if name in channels:
-            follows = channels.index(name)
+        if "galaxies" in channels:
+            follows = channels.index("galaxies")
             return FieldHead(name, scale, conserved=False, slope=1.0, follows=follows)
         start = float(np.log1p(values / scale).mean())
         return FieldHead(name, scale, conserved=False, start=start)

@@ -147,6 +147,14 @@ def test_another_set_joins_the_suite(tmp_path):
     assert list(read_suite(tmp_path)["set"]) == ["LH", "LH", "test", "test"]
 
 
+def test_an_unknown_device_is_refused(tmp_path):
+    """Before anything is written."""
+    design = design_over_space(1, seed=1)
+    with pytest.raises(SimulationError, match="device must be cpu or cuda, got 'tpu'"):
+        simulate(design, tmp_path / "suite", device="tpu", progress=False)
+    assert not (tmp_path / "suite").exists()
+
+
 def test_a_dry_run_does_nothing(tmp_path):
     """Not even a folder is made."""
     folder = tmp_path / "suite"

@@ -8,21 +8,31 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 
 from astrogan_emu import training
+from astrogan_emu.bases import BaseSettings
 from astrogan_emu.checkpoints import read_tensors
-from astrogan_emu.dataset import TrainingSet
+from astrogan_emu.dataset import RunSamples, TrainingSet, write_training_set
 from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import (
     CheckpointError,
     TrainingDivergedError,
     TrainingError,
 )
+from astrogan_emu.generators import FieldGenerator
+from astrogan_emu.halos import OccupationModel
 from astrogan_emu.preparation import PreparationConfig, prepare
-from astrogan_emu.simulations import SimulationConfig, design_over_space, simulate
+from astrogan_emu.simulations import (
+    LCDM_SPACE,
+    SimulationConfig,
+    design_over_space,
+    simulate,
+)
 from astrogan_emu.statistics import correlation_coefficient
 from astrogan_emu.suites import read_suite
 from astrogan_emu.training import TrainingConfig, train
+from astrogan_emu.training_data import Description
 from astrogan_emu.training_log import log_scalars
 
 TINY = TrainingConfig(
@@ -236,3 +246,34 @@ def test_impossible_choices_are_named(dataset, tmp_path):
     deep = TrainingConfig(widths=(4,) * 6)
     with pytest.raises(TrainingError, match="multiple of 32"):
         train(dataset, tmp_path, deep, progress=False)
+
+
+def test_galaxies_start_from_those_of_the_base(tmp_path):
+    """Before training, they and matter are the base's, but for the soft floor."""
+    rng = np.random.default_rng(1)
+    matter = rng.gamma(2.0, 0.5, (2, 16, 16, 16)).astype(np.float32)
+    # Halos in a few cells, as many as there were.
+    galaxies = np.where(rng.random(matter.shape) < 0.05, 0.3 * matter, 0)
+    both = np.stack([matter, galaxies], 1).astype(np.float32)
+    occupation = asdict(OccupationModel())
+    recipe = {"occupation": occupation, "linking_length": 0.25, "min_members": 8}
+    description = Description(
+        fields=("matter", "galaxies"),
+        units={"matter": "", "galaxies": "littleh3 / Mpc3"},
+        space=LCDM_SPACE,
+        n_cells=16,
+        cell_size=1.0,
+        base_settings={**BaseSettings().to_dict(), "galaxies": recipe},
+    )
+    point = np.array([0.3, 0.05, 0.7, 1.0, 0.8])
+    run = RunSamples("LH_0", "train", point, np.array([1.0, 0.0]), both, both)
+    write_training_set(tmp_path / "train.h5", description, [run])
+    with TrainingSet.open(tmp_path / "train.h5") as data:
+        generator = FieldGenerator(training._shapes(data, TINY))
+    assert [head.follows for head in generator.config.heads] == [0, 1]
+    base = torch.from_numpy(both[:1])
+    with torch.no_grad():
+        made = generator(base, torch.zeros(1, 8), None)[0].numpy()
+    assert np.corrcoef(made[1].ravel(), galaxies[0].ravel())[0, 1] > 0.999
+    full = galaxies[0] > galaxies.mean()
+    np.testing.assert_allclose(made[1][full], galaxies[0][full], rtol=0.02)
