@@ -36,6 +36,8 @@ PREPARATION = PreparationConfig(
     fields=("matter", "gas_density", "gas_temperature", "stellar_density"),
     n_cells=32,
     base_steps=20,
+    # The weights in the package are of a base without halos.
+    base_linking_length=0,
 )
 TRAINING = TrainingConfig(
     name="hydro",
