@@ -36,7 +36,7 @@ from .fields import FIELDS, GalaxyField
 from .generated_fields import generated_fields
 from .grids import GridSpec
 from .initial_conditions import linear_field
-from .kept_memory import kept_memory
+from .kept_memory import give_back, kept_memory
 from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import velocity_field
@@ -223,6 +223,7 @@ class Emulator:
                 z,
                 grid.box_size,
             )
+            give_back(plan.needed)
             made = generated_fields(
                 self._model, base, values, z, seed, plan.tiling, noisy=stochastic
             )

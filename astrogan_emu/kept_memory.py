@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["kept_memory"]
+__all__ = ["give_back", "kept_memory"]
 
 # Of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -67,6 +67,21 @@ def kept_memory(needed: float, available: float) -> Iterator[None]:
                     mallopt(name, value)
                 if needed > _SMALL:
                     trim(0)
+
+
+def give_back(needed: float) -> None:
+    """Give back what is free now, before a large box goes on with other work.
+
+    What halos leave behind lies in pieces that a network cannot use.
+
+    Parameters
+    ----------
+    needed
+        As for `kept_memory`; nothing is done for a small box.
+    """
+    functions = _functions()
+    if functions is not None and needed > _SMALL:
+        functions[1](0)
 
 
 @cache
