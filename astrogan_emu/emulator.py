@@ -36,7 +36,7 @@ from .fields import FIELDS, GalaxyField
 from .generated_fields import generated_fields
 from .grids import GridSpec
 from .initial_conditions import linear_field
-from .kept_memory import give_back, kept_memory
+from .kept_memory import kept_memory
 from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import velocity_field
@@ -214,19 +214,25 @@ class Emulator:
     ) -> dict[str, GalaxyField]:
         """What `emulate` does after its checks, so that a batch is checked once."""
         plan = self.memory_plan(grid.n_cells, max_memory)
-        with torch.no_grad(), kept_memory(plan.needed, plan.available):
-            base = self.base(
-                self.linear_field(
-                    initial_conditions, values, grid, seed, fixed=fixed, paired=paired
-                ),
-                {name: values[name] for name in COSMOLOGICAL},
-                z,
-                grid.box_size,
-            )
-            give_back(plan.needed)
-            made = generated_fields(
-                self._model, base, values, z, seed, plan.tiling, noisy=stochastic
-            )
+        with torch.no_grad():
+            with kept_memory(plan.base, plan.available):
+                base = self.base(
+                    self.linear_field(
+                        initial_conditions,
+                        values,
+                        grid,
+                        seed,
+                        fixed=fixed,
+                        paired=paired,
+                    ),
+                    {name: values[name] for name in COSMOLOGICAL},
+                    z,
+                    grid.box_size,
+                )
+            with kept_memory(plan.generator, plan.available):
+                made = generated_fields(
+                    self._model, base, values, z, seed, plan.tiling, noisy=stochastic
+                )
         result = {}
         for name in ingredients(names):
             field = GalaxyField(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["give_back", "kept_memory"]
+__all__ = ["kept_memory"]
 
 # Of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -26,8 +26,9 @@ _AFTERWARDS = {
     _MMAP_THRESHOLD: 32 << 20,
     _MMAP_MAX: 65536,
 }
-# Gaps between blocks that are kept cost some memory, an eighth in a box of 256^3 cells.
-_LEAST_ROOM = 2
+# Gaps between blocks that are kept cost memory. Where more is needed, as by the network
+# of a box of 256^3 cells, blocks of a gigabyte leave gaps that no other fits into.
+_LEAST_ROOM, _MOST = 2, 2.5e9
 # Of boxes that need more, what was kept is given back at the end: of those above 64^3.
 _SMALL = 100e6
 
@@ -37,19 +38,19 @@ _running = 0
 
 @contextmanager
 def kept_memory(needed: float, available: float) -> Iterator[None]:
-    """Keep freed memory while a box is made, and give it back at the end.
+    """Keep freed memory while part of a box is made, and give it back at the end.
 
-    Does nothing where memory is short, the C library is not glibc, or its ``MALLOC_``
-    variables for large blocks are set.
+    Does nothing where memory is short or very much is needed, the C library is not
+    glibc, or its ``MALLOC_`` variables for large blocks are set.
 
     Parameters
     ----------
     needed, available
-        Memory of the box, as of its `MemoryPlan` [bytes].
+        Memory of that part, as of a `MemoryPlan` [bytes].
     """
     global _running
     functions = _functions()
-    if functions is None or _LEAST_ROOM * needed > available:
+    if functions is None or needed > min(_MOST, available / _LEAST_ROOM):
         yield
         return
     mallopt, trim = functions
@@ -67,21 +68,6 @@ def kept_memory(needed: float, available: float) -> Iterator[None]:
                     mallopt(name, value)
                 if needed > _SMALL:
                     trim(0)
-
-
-def give_back(needed: float) -> None:
-    """Give back what is free now, before a large box goes on with other work.
-
-    What halos leave behind lies in pieces that a network cannot use.
-
-    Parameters
-    ----------
-    needed
-        As for `kept_memory`; nothing is done for a small box.
-    """
-    functions = _functions()
-    if functions is not None and needed > _SMALL:
-        functions[1](0)
 
 
 @cache

@@ -43,7 +43,7 @@ def emulation(n_cells, repeats=5):
         )
         plan = emulator.memory_plan(n_cells)
         # As in a field.
-        with kept_memory(plan.needed, plan.available):
+        with kept_memory(plan.base, plan.available):
             of_base = shortest(base, repeats)
         count, transforms = counted_transforms(base)
     call = generate(generator, n_cells)
