@@ -10,14 +10,22 @@ on the base and the conservation of mass are `generators`' part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .convolutions import (
+    Operation,
+    channels_last,
+    convolve,
+    double,
+    halve,
+    slabs,
+)
 from .errors import TrainingError
 
 __all__ = ["Critic", "NetworkConfig", "UNet"]
@@ -26,11 +34,6 @@ _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))
 # Cells of a field up to which a batch is convolved at once.
 _SMALL = 64
-# Coarse cells that are doubled at once where no gradient is wanted.
-_SLAB = 1 << 17
-
-# Of field, weight, bias and number of groups of channels.
-_Operation = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -102,110 +105,6 @@ def _normal(weight: Tensor, std: float = 1.0) -> Tensor:
     return weight if weight.is_meta else nn.init.normal_(weight, std=std)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """Memory layout in which convolutions are fast."""
-    if x.ndim == 5:
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    return cast(Tensor, function.apply(*arguments))
-
-
-class _Wrap(torch.autograd.Function):
-    """Periodic padding of all spatial axes by a number of cells.
-
-    The result lies in memory as convolutions want it, which that of PyTorch's own does
-    not.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, reach: int) -> Tensor:
-        ctx.reach = reach
-        x = _channels_last(x)
-        shape = [*x.shape[:2], *(n + 2 * reach for n in x.shape[2:])]
-        layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
-        result = torch.empty(
-            shape, dtype=x.dtype, device=x.device, memory_format=layout
-        )
-        inner = result
-        for axis in range(2, x.ndim):
-            inner = inner.narrow(axis, reach, x.shape[axis])
-        inner.copy_(x)
-        for axis in range(2, x.ndim):
-            n = x.shape[axis]
-            low, high = (result.narrow(axis, at, reach) for at in (0, n + reach))
-            low.copy_(result.narrow(axis, n, reach))
-            high.copy_(result.narrow(axis, reach, reach))
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _apply(_Fold, gradient, ctx.reach), None
-
-
-class _Fold(torch.autograd.Function):
-    """The transpose of `_Wrap`: what lies beyond a face is added where it came from."""
-
-    @staticmethod
-    def forward(ctx: Any, padded: Tensor, reach: int) -> Tensor:
-        ctx.reach = reach
-        result = padded
-        for axis in range(2, padded.ndim):
-            n = padded.shape[axis] - 2 * reach
-            inner = result.narrow(axis, reach, n).clone()
-            inner.narrow(axis, n - reach, reach).add_(result.narrow(axis, 0, reach))
-            inner.narrow(axis, 0, reach).add_(result.narrow(axis, n + reach, reach))
-            result = inner
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _apply(_Wrap, gradient, ctx.reach), None
-
-
-def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1
-) -> Tensor:
-    """Convolution on a torus, with an odd kernel."""
-    reach = weight.shape[-1] // 2
-    x = _apply(_Wrap, x, reach) if reach else _channels_last(x)
-    convolve = F.conv3d if x.ndim == 5 else F.conv2d
-    return convolve(x, weight, bias, groups=groups)
-
-
-def _halve(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
-    """Each block of 2 cells a side to one cell, with a kernel of 2 cells a side."""
-    convolve = F.conv3d if x.ndim == 5 else F.conv2d
-    return convolve(_channels_last(x), weight, bias, stride=2, groups=groups)
-
-
-def _double(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
-    """Each cell to a block of 2 cells a side, the transpose of `_halve`."""
-    convolve = F.conv_transpose3d if x.ndim == 5 else F.conv_transpose2d
-    # A transposed convolution has its channels the other way round.
-    parts = weight.chunk(groups)
-    turned = torch.cat([part.transpose(0, 1) for part in parts])
-    x, length = _channels_last(x), x.shape[2]
-    slab = max(1, _SLAB * length // x[0, 0].numel())
-    if torch.is_grad_enabled() or slab >= length:
-        return convolve(x, turned, bias, stride=2, groups=groups)
-    # The convolution works on copies of what it is given and of what it makes.
-    doubled: Tensor | None = None
-    for first in range(0, length, slab):
-        own = x.narrow(2, first, min(slab, length - first))
-        part = convolve(own, turned, bias, stride=2, groups=groups)
-        if doubled is None:
-            shape = [*part.shape[:2], *(2 * n for n in x.shape[2:])]
-            layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
-            doubled = torch.empty(
-                shape, dtype=part.dtype, device=part.device, memory_format=layout
-            )
-        doubled.narrow(2, 2 * first, part.shape[2]).copy_(part)
-    return cast(Tensor, doubled)
-
-
 class _Embedding(nn.Sequential):
     """Conditions to style."""
 
@@ -233,7 +132,7 @@ class _ModulatedConvolution(nn.Module):
         *,
         kernel: int = 3,
         noisy: bool = False,
-        operation: _Operation = _convolve,
+        operation: Operation = convolve,
     ) -> None:
         super().__init__()
         self.operation = operation
@@ -251,7 +150,7 @@ class _ModulatedConvolution(nn.Module):
         # Per value of its channel, so that noise can be where something is uncertain.
         self.gain = nn.Parameter(torch.zeros(n_out)) if noisy else None
         # In a doubling, each output cell hears one cell of the kernel alone.
-        self.heard = kernel**n_dim if operation is _double else 1
+        self.heard = kernel**n_dim if operation is double else 1
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
         kernel = (1,) * (self.weight.ndim - 2)
@@ -285,10 +184,10 @@ class _ModulatedConvolution(nn.Module):
             strength = self.strength.view(1, -1, *kernel).to(x.dtype)
             gain = self.gain.view(1, -1, *kernel).to(x.dtype)
             x = _noisy(x, noise.to(x.dtype), strength, gain)
-        x = F.leaky_relu(_channels_last(x), _SLOPE, inplace=True)
+        x = F.leaky_relu(channels_last(x), _SLOPE, inplace=True)
         if x.requires_grad:
             # Where layouts differ, the gradient below takes thirty times as long.
-            x.register_hook(_channels_last)
+            x.register_hook(channels_last)
         return x
 
 
@@ -296,7 +195,10 @@ def _noisy(x: Tensor, noise: Tensor, strength: Tensor, gain: Tensor) -> Tensor:
     """Add noise times (strength + gain x); in place, unless gradients need the old."""
     if torch.is_grad_enabled():
         return torch.addcmul(x, noise, strength + gain * x)
-    return x.add_((gain * x).add_(strength).mul_(noise))
+    for first, last in slabs(x.shape[2], x.shape[2:]):
+        own, heard = (part.narrow(2, first, last - first) for part in (x, noise))
+        own.add_((gain * own).add_(strength).mul_(heard))
+    return x
 
 
 def _sum(x: Tensor, y: Tensor) -> Tensor:
@@ -327,8 +229,8 @@ class UNet(nn.Module):
             self.encoder.append(self._stage(level, before))
             if level + 1 < len(widths):
                 before = widths[level + 1]
-                self.down.append(self._change(width, before, _halve))
-                self.up.append(self._change(before, width, _double))
+                self.down.append(self._change(width, before, halve))
+                self.up.append(self._change(before, width, double))
                 self.decoder.append(self._stage(level, width, noisy=True))
         self.head = nn.Parameter(
             torch.zeros(config.out_channels, widths[0], *(1,) * config.n_dim)
@@ -351,7 +253,7 @@ class UNet(nn.Module):
         self,
         n_in: int,
         n_out: int,
-        operation: _Operation,
+        operation: Operation,
     ) -> _ModulatedConvolution:
         """Change of the resolution by two."""
         config = self.config
@@ -417,7 +319,7 @@ class UNet(nn.Module):
         x = through(self.encoder[-1], x)
         for stage, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = through(stage, _sum(up(x, style, None), skips.pop()))
-        return _convolve(x, self.head, self.head_bias)
+        return convolve(x, self.head, self.head_bias)
 
 
 class Critic(nn.Module):
@@ -475,8 +377,8 @@ class Critic(nn.Module):
             self.levels, self.scores, self.projections, strict=True
         ):
             w1, b1, w2, b2 = cast(nn.ParameterList, level)
-            x = F.leaky_relu(_halve(x, w1, b1), _SLOPE)
-            x = F.leaky_relu(_convolve(x, w2, b2), _SLOPE)
+            x = F.leaky_relu(halve(x, w1, b1), _SLOPE)
+            x = F.leaky_relu(convolve(x, w2, b2), _SLOPE)
             direction = cast(Tensor, score.weight) + projection(style) / math.sqrt(
                 x.shape[1]
             )

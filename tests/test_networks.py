@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from astrogan_emu.convolutions import _Wrap, convolve, double, halve
 from astrogan_emu.errors import TrainingError
-from astrogan_emu.networks import Critic, NetworkConfig, UNet, _Wrap
+from astrogan_emu.networks import Critic, NetworkConfig, UNet
 
 SMALL = {"widths": (3, 4, 5), "critic_widths": (3, 4), "style": 6}
 SHAPES = [(2, 1, 1, 2), (2, 3, 2, 5), (3, 1, 2, 1), (3, 2, 1, 4)]
@@ -250,3 +251,19 @@ def test_several_draws_of_one_base_are_the_same_together_and_apart():
         ]
     assert torch.allclose(together, torch.cat(apart), atol=1e-5)
     assert not torch.allclose(together[:2], together[2:], atol=1e-3)
+
+
+@pytest.mark.parametrize("n_dim", [2, 3])
+def test_slabs_give_what_the_whole_gives(n_dim, monkeypatch):
+    """A large field is worked through piece by piece where no gradient is wanted."""
+    torch.manual_seed(3)
+    x = torch.randn(2, 3, *(10,) * n_dim)
+    bias = torch.randn(4)
+    for operation, kernel in ((convolve, 3), (convolve, 5), (double, 2), (halve, 2)):
+        weight = torch.randn(4, 3, *(kernel,) * n_dim)
+        whole = operation(x, weight, bias)
+        for cells in (10**n_dim // 3, 10 ** (n_dim - 1), 1):
+            monkeypatch.setattr("astrogan_emu.convolutions._SLAB", cells)
+            with torch.no_grad():
+                cut = operation(x, weight, bias)
+            torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)
