@@ -102,14 +102,17 @@ def convolve(
     """Convolution on a torus, with an odd kernel."""
     reach = weight.shape[-1] // 2
     operation = F.conv3d if x.ndim == 5 else F.conv2d
-    if reach == 0:
-        return operation(channels_last(x), weight, bias, groups=groups)
+    x = channels_last(x)
 
     def planes(first: int, last: int) -> Tensor:
-        return operation(_padded(x, reach, first, last), weight, bias, groups=groups)
+        own = x.narrow(2, first, last - first)
+        if reach:
+            own = _padded(x, reach, first, last)
+        return operation(own, weight, bias, groups=groups)
 
     if torch.is_grad_enabled():
-        return operation(_apply(_Wrap, x, reach), weight, bias, groups=groups)
+        wrapped = _apply(_Wrap, x, reach) if reach else x
+        return operation(wrapped, weight, bias, groups=groups)
     return _in_slabs(planes, x.shape[2], x.shape[2:])
 
 

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 # Arrays of the widest level that are alive at once: the sum of skip and doubled field,
-# its padded copy, the result, and one that the convolution makes.
-_ALIVE = 4
+# the result, the doubled field or the skip, and slabs of what a convolution puts aside.
+_ALIVE = 3.5
 # More tiles per axis than this are smaller than their own margins.
 _MOST_TILES = 64
 

@@ -259,7 +259,8 @@ def test_slabs_give_what_the_whole_gives(n_dim, monkeypatch):
     torch.manual_seed(3)
     x = torch.randn(2, 3, *(10,) * n_dim)
     bias = torch.randn(4)
-    for operation, kernel in ((convolve, 3), (convolve, 5), (double, 2), (halve, 2)):
+    kernels = ((convolve, 1), (convolve, 3), (convolve, 5), (double, 2), (halve, 2))
+    for operation, kernel in kernels:
         weight = torch.randn(4, 3, *(kernel,) * n_dim)
         whole = operation(x, weight, bias)
         for cells in (10**n_dim // 3, 10 ** (n_dim - 1), 1):
