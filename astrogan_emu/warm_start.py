@@ -18,7 +18,7 @@ from torch import Tensor
 from .checkpoints import Model
 from .conditioning import condition_names
 from .errors import CheckpointError
-from .generators import FieldGenerator, GeneratorConfig
+from .generators import FieldGenerator, FieldHead, GeneratorConfig
 from .parameters import Parameter, ParameterSpace
 
 __all__ = ["WarmStart", "warm_start"]
@@ -101,9 +101,7 @@ def warm_start(
         and head.conserved == wanted[head.name].conserved
     }
     heads = tuple(
-        replace(known[head.name], mean=head.mean, follows=head.follows)
-        if head.name in known
-        else head
+        _head(known[head.name], head, own.in_channels) if head.name in known else head
         for head in config.heads
     )
     network = replace(
@@ -145,6 +143,14 @@ def warm_start(
         **told,
     }
     return WarmStart(fitted, weights, report)
+
+
+def _head(old: FieldHead, new: FieldHead, in_channels: int) -> FieldHead:
+    """The old head; if the channel that it started from is gone, with the new start."""
+    head = replace(old, mean=new.mean)
+    if head.follows < in_channels:
+        return head
+    return replace(head, start=new.start, slope=new.slope, follows=new.follows)
 
 
 def _resized(weight: Tensor, axis: int, size: int) -> Tensor:

@@ -163,6 +163,27 @@ def test_the_base_may_gain_and_lose_channels(model):
     torch.testing.assert_close(generator(base, told, noise), expected)
 
 
+def test_a_field_whose_channel_is_gone_starts_as_a_new_one(model):
+    """With the slope that it had, it would follow the density."""
+    old = model.generator.config
+    matter, galaxies = old.heads
+    follower = replace(galaxies, start=0.0, slope=1.0, follows=1)
+    two = replace(
+        old,
+        network=replace(old.network, in_channels=2),
+        more_inputs=(InputScale(0.5, 0.2, 1.5),),
+        heads=(matter, follower),
+    )
+    known = Model(FieldGenerator(two), model.card, model.path, model.sha256)
+    new = (matter, replace(galaxies, scale=9.0, start=0.7))
+    for data, expected in (
+        (replace(old, heads=new), replace(follower, start=0.7, slope=0.0, follows=0)),
+        (two, follower),
+    ):
+        start = warm_start(known, data, OLD_SPACE, model.card.units)
+        assert start.config.heads[1] == expected
+
+
 def test_maps_do_not_start_from_boxes(model):
     """The kernels have other shapes."""
     config = config_for(NEW_SPACE, MATTER, n_dim=3)
