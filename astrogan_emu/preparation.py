@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,6 +113,12 @@ class PreparationConfig:
                 raise DatasetError(
                     f"{name} must be a whole number of at least {low}, got {value}"
                 )
+        length = self.base_linking_length
+        if not 0 <= length < math.inf:
+            raise DatasetError(
+                "base_linking_length must be positive, in units of the mean separation "
+                f"of particles, or 0 for a base without halos, got {length}"
+            )
 
     def settings(self) -> dict[str, Any]:
         """The configuration as values that JSON can hold."""

@@ -480,6 +480,7 @@ def test_a_missing_suite_is_said(tmp_path):
         ({"n_cells": 2}, DatasetError, "n_cells must be a whole number of at least 4"),
         ({"base_steps": 0}, DatasetError, "base_steps must be a whole number"),
         ({"base_mesh_factor": 1.5}, DatasetError, "base_mesh_factor must be a whole"),
+        ({"base_linking_length": -0.2}, DatasetError, "0 for a base without halos"),
     ],
 )
 def test_impossible_settings_are_refused(change, kind, message):
