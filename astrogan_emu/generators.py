@@ -258,11 +258,10 @@ class FieldGenerator(nn.Module):
         """
         for n_cells in base.shape[2:]:
             self.check_size(n_cells)
-        channels = [
-            (self._latent_base(base, i) - scale.mean) / scale.std
-            for i, scale in enumerate(self.config.inputs)
-        ]
-        x = torch.stack(channels, 1)
+        channels = zip(
+            self.latent_base(base).unbind(1), self.config.inputs, strict=True
+        )
+        x = torch.stack([(x - scale.mean) / scale.std for x, scale in channels], 1)
         corrected: Tensor = self.network(x, conditions, noise)
         return corrected
 
@@ -295,6 +294,11 @@ class FieldGenerator(nn.Module):
                 value = value * (head.mean / value.mean(axes, keepdim=True))
             fields.append(value)
         return torch.stack(fields, 1)
+
+    def latent_base(self, base: Tensor) -> Tensor:
+        """The base on the logarithmic scales of its channels, of the same shape."""
+        channels = [self._latent_base(base, i) for i in range(base.shape[1])]
+        return torch.stack(channels, 1)
 
     def _latent_base(self, base: Tensor, channel: int) -> Tensor:
         """A channel on its logarithmic scale, shape ``(batch, n, ...)``."""

@@ -135,9 +135,7 @@ def _critic_base(state: TrainingState, batch: Batch) -> Tensor:
     """The base as the critic sees it: not at all where targets are of other phases."""
     if not batch.paired:
         return torch.zeros_like(batch.base)
-    scales = [each.scale for each in state.generator.config.inputs]
-    shape = (1, -1, *(1,) * (batch.base.ndim - 2))
-    return torch.log1p(batch.base / batch.base.new_tensor(scales).view(shape))
+    return state.generator.latent_base(batch.base)
 
 
 def _critic_step(

@@ -36,7 +36,7 @@ from .errors import CornerWarning, DatasetError
 from .expected_errors import at_edge
 from .field_specs import as_unit
 from .grids import GridSpec, paint
-from .halos import GalaxyRecipe, OccupationModel
+from .halos import OccupationModel
 from .linear_theory import growth_factor
 from .particle_mesh import evolve
 from .preparation import PreparationConfig
@@ -133,9 +133,7 @@ class _Follower:
                 "boxes"
             )
         self.config = _preparation(emulator)
-        self.recipe = GalaxyRecipe(
-            self.config.occupation, self.config.linking_length, self.config.min_members
-        )
+        self.recipe = self.config.galaxies
 
     def grid(self, box_size: float) -> GridSpec:
         """Of the fields of a box."""

@@ -22,7 +22,7 @@ from astrogan_emu.multifield import BOX_SIZE, slab_means
 from astrogan_emu.preparation import PreparationConfig
 from astrogan_emu.snapshots import read_snapshot
 from astrogan_emu.suites import read_suite
-from astrogan_emu.targets import GalaxyRecipe, snapshot_fields
+from astrogan_emu.targets import snapshot_fields
 
 SLABS = 5
 COLUMNS = ("omega_m", "sigma_8", "a_sn1", "a_agn1", "a_sn2", "a_agn2")
@@ -61,14 +61,13 @@ def write_maps(suite, folder, *, redshift=0.0, n_cells=32):
     if len(table) == 0:
         raise SystemExit(f"the suite has no snapshots at redshift {redshift:g}")
     config = PreparationConfig(fields=FIELDS, n_cells=n_cells)
-    recipe = GalaxyRecipe(config.occupation, config.linking_length, config.min_members)
     maps = [[] for _ in NAMES]
     for row in table:
         snapshot = read_snapshot(row["file"])
         if abs(snapshot.box_size / BOX_SIZE - 1) > 1e-6:
             raise SystemExit(f"{snapshot.path} is no box of {BOX_SIZE:g} Mpc/h")
         grid = GridSpec(n_cells, snapshot.box_size)
-        fields = snapshot_fields(snapshot, grid, FIELDS, recipe)
+        fields = snapshot_fields(snapshot, grid, FIELDS, config.galaxies)
         mean = snapshot.total_mass() / snapshot.box_size**3
         for own, made in zip(maps, maps_of(fields, mean), strict=True):
             own.append(made.astype(np.float32))
