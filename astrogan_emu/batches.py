@@ -182,7 +182,7 @@ def blur_conditions(
 
 
 def draw_noise(
-    generator: FieldGenerator, batch: Batch, seed: tuple[int, ...]
+    generator: FieldGenerator, batch: Batch, seed: tuple[int, ...], draws: int = 1
 ) -> list[Tensor]:
     """Noise maps for a batch, which the seed and the kind of device decide.
 
@@ -194,6 +194,8 @@ def draw_noise(
         For its size and device.
     seed
         Whole numbers.
+    draws
+        For each sample: the first of every sample, then the second.
 
     Returns
     -------
@@ -202,7 +204,7 @@ def draw_noise(
     """
     source = torch.Generator(batch.base.device)
     source.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    return generator.draw_noise(len(batch.base), batch.base.shape[-1], source)
+    return generator.draw_noise(draws * len(batch.base), batch.base.shape[-1], source)
 
 
 def one_sample(data: TrainingData, index: int, device: torch.device) -> Batch:

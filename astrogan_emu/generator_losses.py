@@ -1,11 +1,12 @@
 """The generator's losses against simulations, put together as a training wants them.
 
-Each is a function of `losses`, for one field or for several, with the weight of its
-field; the training weighs the kinds against each other.
+Each is a function of `losses` or of `mode_losses`, of all fields at once, and is
+summed with the weights of the fields; the training weighs the kinds against each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,15 @@ import torch
 from torch import Tensor
 
 from .batches import Batch, draw_noise
-from .generators import FieldGenerator, FieldHead, gaussian
+from .generators import FieldGenerator, FieldHead
 from .losses import (
-    cross_loss,
-    distribution_loss,
+    distribution_losses,
     energy_score,
     expectation_loss,
     joint_loss,
-    mode_score,
     paired_loss,
-    spectral_losses,
-    tail_loss,
 )
+from .mode_losses import Modes, cross_loss, decorrelation_loss, mode_score, power_loss
 from .training_config import TrainingConfig
 
 __all__ = ["LOSSES", "generator_losses"]
@@ -54,8 +52,7 @@ def generator_losses(
     generator
         Its gradients are kept.
     batch
-        Samples; with ``config.draws`` of 2 the second half of paired ones repeats the
-        first.
+        Samples.
     config
         The choices.
     step, rank
@@ -66,85 +63,110 @@ def generator_losses(
     losses
         One for each of `LOSSES`.
     fields
-        Physical, shape ``(batch, n_fields, n, ...)``.
+        Physical, shape ``(draws batch, n_fields, n, ...)``: of paired samples
+        ``config.draws`` fields each, the first of every sample, then the second.
     """
-    noise = draw_noise(generator, batch, (config.seed, step, rank, 1))
     draws = config.draws if batch.paired else 1
+    noise = draw_noise(generator, batch, (config.seed, step, rank, 1), draws)
     bf16 = config.precision == "bf16"
     with torch.autocast(batch.base.device.type, torch.bfloat16, enabled=bf16):
-        # The second half repeats the first; the network does so when noise comes in.
-        once = slice(len(batch.base) // draws)
-        fields = generator(batch.base[once], batch.conditions[once], noise)
+        fields = generator(batch.base, batch.conditions, noise)
     fields, target = fields.float(), batch.target
     latent, wanted = (generator.to_latent(f) for f in (fields, target))
+    modes, true_modes = Modes.of(fields), Modes.of(target)
     heads = generator.config.heads
-    pairs = []
-    if config.distribution_weight > 0 or config.tail_weight > 0 or draws == 2:
-        pairs = _spread_pairs(generator, latent, wanted, fields, target, step)
-    losses = {name: fields.new_zeros(()) for name in LOSSES}
-    for channel, head in enumerate(heads):
-        own = slice(channel, channel + 1)
-        weight = _weight(head, config)
-        power, phase = spectral_losses(fields[:, own], target[:, own])
-        parts = {"power": power}
-        if config.distribution_weight > 0:
-            distances = [distribution_loss(a[:, own], b[:, own]) for a, b in pairs]
-            parts["distribution"] = torch.stack(distances).sum()
-        if config.tail_weight > 0:
-            tails = [tail_loss(a[:, own], b[:, own]) for a, b in pairs]
-            parts["tail"] = torch.stack(tails).sum()
+    spread = config.distribution_weight > 0 or config.tail_weight > 0
+    pairs = [(latent, wanted)]
+    if spread or draws == 2:
+        pairs += _smoothed(generator, modes, true_modes)
+
+    parts = {"power": power_loss(modes, true_modes) + _amounts(heads, fields, target)}
+    if spread:
+        one, *others = pairs
+        some = [_every_other(one, step), *others]
+        distances = zip(*(distribution_losses(*pair) for pair in some), strict=True)
+        for name, kind in zip(("distribution", "tail"), distances, strict=True):
+            parts[name] = torch.stack(kind).sum(0)
+    if batch.paired:
         if draws == 2:
-            phase = mode_score(fields[:, own], target[:, own])
-        if batch.paired:
-            parts["phase"] = phase
-            if head.name in config.expected:
-                scaled = (f[:, own] / head.scale for f in (fields, target))
-                parts["cell"] = expectation_loss(*scaled)
-            elif draws == 2:
-                scored = [(latent, wanted), *pairs[1:]]
-                scores = [energy_score(a[:, own], b[:, own]) for a, b in scored]
-                parts["cell"] = torch.stack(scores).sum()
-            else:
-                parts["cell"] = paired_loss(latent[:, own], wanted[:, own])
-        for name, value in parts.items():
-            losses[name] = losses[name] + weight * value
-    free = [i for i, head in enumerate(heads) if not head.conserved]
-    for i in free:
-        # What is nearly empty, or is to be, is not held to a ratio.
-        tiny = _NEARLY_EMPTY * heads[i].scale
-        ratio = (_mean(fields[:, i]) + tiny) / (_mean(target[:, i]) + tiny)
-        misfit = torch.log(ratio).square().mean() / len(free)
-        losses["power"] = losses["power"] + _weight(heads[i], config) * misfit
-    if batch.paired and config.cross_weight > 0 and heads[0].conserved:
-        for i in free:
-            misfit = cross_loss(fields[:, [0, i]], target[:, [0, i]])
-            losses["cross"] = losses["cross"] + _weight(heads[i], config) * misfit
+            parts["phase"] = mode_score(modes, true_modes)
+            scores = [energy_score(*pair) for pair in pairs]
+            parts["cell"] = torch.stack(scores).sum(0)
+        else:
+            parts["phase"] = decorrelation_loss(modes, true_modes)
+            parts["cell"] = paired_loss(latent, wanted)
+        parts["cell"] = _expected(parts["cell"], heads, fields, target, config)
+        free = _free(heads)
+        if config.cross_weight > 0 and heads[0].conserved and free:
+            chosen = [modes.channels([0, *free]), true_modes.channels([0, *free])]
+            cross = torch.zeros_like(parts["power"])
+            parts["cross"] = cross.index_copy(
+                0, _index(free, cross), cross_loss(*chosen)
+            )
+    weights = fields.new_tensor([_weight(head, config) for head in heads])
+    losses = {name: fields.new_zeros(()) for name in LOSSES}
+    losses |= {name: (weights * part).sum() for name, part in parts.items()}
     if config.joint_weight > 0:
         losses["joint"] = _joint(heads, latent, wanted, config, (step, rank))
     return losses, fields
 
 
-def _spread_pairs(
-    generator: FieldGenerator,
-    latent: Tensor,
-    wanted: Tensor,
+def _free(heads: Sequence[FieldHead]) -> list[int]:
+    """Channels of the fields that are not conserved."""
+    return [i for i, head in enumerate(heads) if not head.conserved]
+
+
+def _index(numbers: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=like.device)
+
+
+def _smoothed(
+    generator: FieldGenerator, modes: Modes, true_modes: Modes
+) -> list[tuple[Tensor, Tensor]]:
+    """Transformed smooth fields and targets: known from every other cell."""
+    every: Any = (..., *(slice(None, None, 2),) * (modes.values.ndim - 2))
+    made, wanted = (
+        [generator.to_latent(each.smoothed(scale)[every]) for scale in _SMOOTHINGS]
+        for each in (modes, true_modes)
+    )
+    return list(zip(made, wanted, strict=True))
+
+
+def _every_other(pair: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, Tensor]:
+    """Some cells of fields and targets: in each step others."""
+    made, wanted = pair
+    starts = [step >> axis & 1 for axis in range(made.ndim - 2)]
+    turn: Any = (..., *(slice(start, None, 2) for start in starts))
+    return made[turn], wanted[turn]
+
+
+def _expected(
+    cells: Tensor,
+    heads: Sequence[FieldHead],
     fields: Tensor,
     target: Tensor,
-    step: int,
-) -> list[tuple[Tensor, Tensor]]:
-    """Some cells of the transformed fields and targets, and of the smoothed ones."""
-    to_latent = generator.to_latent
-    # A smooth field is known from every other cell; of cells each step compares others.
-    every: Any = (..., *(slice(None, None, 2),) * (fields.ndim - 2))
-    starts = [step >> axis & 1 for axis in range(fields.ndim - 2)]
-    turn: Any = (..., *(slice(start, None, 2) for start in starts))
-    return [(latent[turn], wanted[turn])] + [
-        (
-            to_latent(gaussian(fields, scale)[every]),
-            to_latent(gaussian(target, scale)[every]),
-        )
-        for scale in _SMOOTHINGS
-    ]
+    config: TrainingConfig,
+) -> Tensor:
+    """Losses of cells, by channel, with those of expected densities in their places."""
+    parts = list(cells.unbind())
+    for i, head in enumerate(heads):
+        if head.name in config.expected:
+            scaled = (f[:, i : i + 1] / head.scale for f in (fields, target))
+            (parts[i],) = expectation_loss(*scaled)
+    return torch.stack(parts)
+
+
+def _amounts(heads: Sequence[FieldHead], fields: Tensor, target: Tensor) -> Tensor:
+    """Misfits of the means of the fields that are not conserved, by channel."""
+    free = _free(heads)
+    misfits = [fields.new_zeros(()) for _ in heads]
+    for i in free:
+        made, wanted = (f[:, i].flatten(1).mean(1) for f in (fields, target))
+        # What is nearly empty, or is to be, is not held to a ratio.
+        tiny = _NEARLY_EMPTY * heads[i].scale
+        ratio = (made.unflatten(0, (-1, len(wanted))) + tiny) / (wanted + tiny)
+        misfits[i] = torch.log(ratio).square().mean() / len(free)
+    return torch.stack(misfits)
 
 
 def _joint(
@@ -166,11 +188,6 @@ def _joint(
         wanted.flatten(2)[..., chosen],
         torch.from_numpy(directions).to(latent),
     )
-
-
-def _mean(fields: Tensor) -> Tensor:
-    """Of each sample, shape ``(batch,)``."""
-    return fields.flatten(1).mean(1)
 
 
 def _weight(head: FieldHead, config: TrainingConfig) -> float:

@@ -18,7 +18,13 @@ from torch.nn import functional as F
 from .errors import GridError, TrainingError
 from .networks import NetworkConfig, UNet
 
-__all__ = ["FieldGenerator", "FieldHead", "GeneratorConfig", "gaussian"]
+__all__ = [
+    "FieldGenerator",
+    "FieldHead",
+    "GeneratorConfig",
+    "gaussian",
+    "gaussian_window",
+]
 
 # Sharpness of the soft floor that keeps fields positive, in transformed units.
 _FLOOR = 10.0
@@ -387,15 +393,34 @@ def gaussian(values: Tensor, scale: float) -> Tensor:
     Tensor
         The same shape.
     """
-    n_dim = values.ndim - 2
-    sizes: Sequence[int] = values.shape[2:]
+    sides: Sequence[int] = values.shape[2:]
     axes = tuple(range(2, values.ndim))
-    kernel = values.new_ones(())
-    for axis, size in enumerate(sizes):
-        make = torch.fft.rfftfreq if axis == n_dim - 1 else torch.fft.fftfreq
-        k = 2 * math.pi * make(size, device=values.device, dtype=values.dtype)
-        shape = [1] * n_dim
+    modes = torch.fft.rfftn(values, dim=axes) * gaussian_window(sides, scale, values)
+    return torch.fft.irfftn(modes, s=tuple(sides), dim=axes)
+
+
+def gaussian_window(sides: Sequence[int], scale: float, like: Tensor) -> Tensor:
+    """What smoothing by a Gaussian multiplies Fourier modes by.
+
+    Parameters
+    ----------
+    sides
+        Cells along each axis.
+    scale
+        Standard deviation, in cells.
+    like
+        A tensor of the type and on the device that is wanted.
+
+    Returns
+    -------
+    Tensor
+        On the grid of `torch.fft.rfftn`.
+    """
+    window = like.new_ones(())
+    for axis, side in enumerate(sides):
+        make = torch.fft.rfftfreq if axis == len(sides) - 1 else torch.fft.fftfreq
+        k = 2 * math.pi * make(side, device=like.device, dtype=like.dtype)
+        shape = [1] * len(sides)
         shape[axis] = -1
-        kernel = kernel * torch.exp(-0.5 * (k * scale) ** 2).view(shape)
-    modes = torch.fft.rfftn(values, dim=axes) * kernel
-    return torch.fft.irfftn(modes, s=tuple(sizes), dim=axes)
+        window = window * torch.exp(-0.5 * (k * scale) ** 2).view(shape)
+    return window

@@ -165,13 +165,13 @@ def _step(
     rate = learning_rate(state.step, config)
     for group in state.generator_optimiser.param_groups:
         group["lr"] = rate * group["times"]
-    if config.draws == 2 and batch.paired:
-        batch = batch.twice()
     losses, fields = generator_losses(state.generator, batch, config, state.step, rank)
     report: dict[str, Tensor] = {}
     weighted = [getattr(config, f"{name}_weight") * losses[name] for name in LOSSES]
     total = torch.stack(weighted).sum()
     if state.step >= config.paired_steps:
+        if len(fields) > len(batch.target):
+            batch = batch.twice()
         report |= _critic_step(state, batch, fields, config)
         to_latent = state.generator.to_latent
         verdict = critic_verdict(
