@@ -1,66 +1,128 @@
 """Convolutions on a torus, in the memory layout and with the memory that they like.
 
 Kernels of an odd number of cells, and changes of the resolution by two. Where gradients
-are wanted all is differentiable, twice; where not, a large field is worked through slab
-by slab.
+are wanted all is differentiable, twice; where not, a large field is worked through part
+by part.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Operation", "channels_last", "convolve", "double", "halve", "slabs"]
+__all__ = ["Operation", "channels_last", "convolve", "cut", "double", "halve", "parts"]
 
 Operation = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """Of field, weight, bias and number of groups of channels."""
 
 # Cells that are made at once where no gradient is wanted.
-_SLAB = 1 << 19
+_PART = 1 << 18
 
 
 def channels_last(x: Tensor) -> Tensor:
     """Memory layout in which convolutions are fast."""
-    if x.ndim == 5:
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=_layout(x))
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A field that is not yet filled, in that layout."""
+    return torch.empty(
+        tuple(shape), dtype=like.dtype, device=like.device, memory_format=_layout(like)
+    )
+
+
+def cut(x: Tensor, part: Sequence[slice]) -> Tensor:
+    """A view of part of a field of shape ``(batch, channels, n, ...)``."""
+    where: Any = (..., *part)
+    return x[where]
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     return cast(Tensor, function.apply(*arguments))
 
 
-def _padded(x: Tensor, reach: int, first: int, last: int) -> Tensor:
-    """Planes of a periodic field, with more around them, as far as a kernel reaches."""
-    x = channels_last(x)
-    length, planes = last - first + 2 * reach, x.shape[2]
-    shape = [*x.shape[:2], length, *(n + 2 * reach for n in x.shape[3:])]
-    layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
-    result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    inner = result
-    for axis in range(3, x.ndim):
-        inner = inner.narrow(axis, reach, x.shape[axis])
-    done = 0
-    while done < length:
-        start = (first - reach + done) % planes
-        count = min(planes - start, length - done)
-        inner.narrow(2, done, count).copy_(x.narrow(2, start, count))
-        done += count
-    for axis in range(3, x.ndim):
-        n = x.shape[axis]
-        low, high = (result.narrow(axis, at, reach) for at in (0, n + reach))
-        low.copy_(result.narrow(axis, n, reach))
-        high.copy_(result.narrow(axis, reach, reach))
-    return result
+class _Halves:
+    """Parts of a field that are convolved as if they were samples of a batch.
+
+    A single sample is two: of one with few channels PyTorch's convolution takes ten
+    times as long on a processor. Two halves along the first axis lie in memory as one
+    sample does, so that taking them together costs nothing.
+    """
+
+    def __init__(self, part: Sequence[slice], batch: int) -> None:
+        self.batch = batch
+        first, *others = part
+        length = first.stop - first.start
+        middle = first.start + length // 2
+        self.parts = [(first, *others)]
+        if batch == 1 and length % 2 == 0:
+            self.parts = [
+                (slice(first.start, middle), *others),
+                (slice(middle, first.stop), *others),
+            ]
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Halves:
+        """Those of a whole field."""
+        return cls([slice(0, n) for n in x.shape[2:]], len(x))
+
+    def padded(self, x: Tensor, reach: int) -> Tensor:
+        """They, with more around each, as far as a kernel reaches on the torus."""
+        size = [own.stop - own.start + 2 * reach for own in self.parts[0]]
+        result = _empty((len(self.parts) * self.batch, x.shape[1], *size), x)
+        for one, there, here in self._pieces(result, x, reach):
+            cut(one, there).copy_(cut(x, here))
+        return result
+
+    def folded(self, padded: Tensor, reach: int, sides: Sequence[int]) -> Tensor:
+        """The transpose of `padded`: what lies beyond is added where it came from."""
+        result = _empty((self.batch, padded.shape[1], *sides), padded).zero_()
+        for one, there, here in self._pieces(padded, result, reach):
+            cut(result, here).add_(cut(one, there))
+        return result
+
+    def _pieces(self, padded: Tensor, x: Tensor, reach: int) -> Iterator[Any]:
+        """A half in `padded`, and where a run of its cells is in that and in `x`."""
+        for one, part in zip(padded.split(self.batch), self.parts, strict=True):
+            runs = [
+                _runs(own, reach, n) for own, n in zip(part, x.shape[2:], strict=True)
+            ]
+            for pieces in product(*runs):
+                yield one, *zip(*pieces, strict=True)
+
+    def together(self, made: Tensor) -> Tensor:
+        """What was made of the halves, as of the whole."""
+        if len(self.parts) == 1:
+            return made
+        last = channels_last(made).movedim(1, -1)
+        return last.reshape(self.batch, -1, *last.shape[2:]).movedim(-1, 1)
+
+
+def _runs(own: slice, reach: int, n: int) -> list[tuple[slice, slice]]:
+    """Where runs of cells go to, and where they are on a torus of n cells."""
+    runs = []
+    at, end = own.start - reach, own.stop + reach
+    while at < end:
+        start = at % n
+        count = min(n - start, end - at)
+        to = at - own.start + reach
+        runs.append((slice(to, to + count), slice(start, start + count)))
+        at += count
+    return runs
 
 
 class _Wrap(torch.autograd.Function):
-    """Periodic padding of all spatial axes by a number of cells.
+    """Periodic padding of all spatial axes by a number of cells, of `_Halves`.
 
     The result lies in memory as convolutions want it, which that of PyTorch's own does
     not.
@@ -68,32 +130,27 @@ class _Wrap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, reach: int) -> Tensor:
-        ctx.reach = reach
-        return _padded(x, reach, 0, x.shape[2])
+        ctx.reach, ctx.sides, ctx.halves = reach, x.shape[2:], _Halves.of(x)
+        return cast(Tensor, ctx.halves.padded(x, reach))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _apply(_Fold, gradient, ctx.reach), None
+        return _apply(_Fold, gradient, ctx.reach, ctx.sides, ctx.halves), None
 
 
 class _Fold(torch.autograd.Function):
-    """The transpose of `_Wrap`: what lies beyond a face is added where it came from."""
+    """The transpose of `_Wrap`."""
 
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, reach: int) -> Tensor:
+    def forward(
+        ctx: Any, padded: Tensor, reach: int, sides: Sequence[int], halves: _Halves
+    ) -> Tensor:
         ctx.reach = reach
-        result = padded
-        for axis in range(2, padded.ndim):
-            n = padded.shape[axis] - 2 * reach
-            inner = result.narrow(axis, reach, n).clone()
-            inner.narrow(axis, n - reach, reach).add_(result.narrow(axis, 0, reach))
-            inner.narrow(axis, 0, reach).add_(result.narrow(axis, n + reach, reach))
-            result = inner
-        return result
+        return halves.folded(padded, reach, sides)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _apply(_Wrap, gradient, ctx.reach), None
+        return _apply(_Wrap, gradient, ctx.reach), None, None, None
 
 
 def convolve(
@@ -101,60 +158,72 @@ def convolve(
 ) -> Tensor:
     """Convolution on a torus, with an odd kernel."""
     reach = weight.shape[-1] // 2
-    operation = F.conv3d if x.ndim == 5 else F.conv2d
     x = channels_last(x)
-
-    def planes(first: int, last: int) -> Tensor:
-        own = x.narrow(2, first, last - first)
-        if reach:
-            own = _padded(x, reach, first, last)
-        return operation(own, weight, bias, groups=groups)
-
+    if reach == 0 and groups == 1:
+        # A quarter of a convolution's time.
+        return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+    operation = F.conv3d if x.ndim == 5 else F.conv2d
     if torch.is_grad_enabled():
-        wrapped = _apply(_Wrap, x, reach) if reach else x
-        return operation(wrapped, weight, bias, groups=groups)
-    return _in_slabs(planes, x.shape[2], x.shape[2:])
+        made = operation(_apply(_Wrap, x, reach), weight, bias, groups=groups)
+        return _Halves.of(x).together(made)
+
+    def make(part: Sequence[slice]) -> Tensor:
+        halves = _Halves(part, len(x))
+        padded = halves.padded(x, reach)
+        return halves.together(operation(padded, weight, bias, groups=groups))
+
+    return _in_parts(make, x.shape[2:])
 
 
-def slabs(length: int, sides: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """First and last plane of pieces of a field, in units of which there are `length`.
+def parts(sides: Sequence[int], cells: int = 1) -> Iterator[tuple[slice, ...]]:
+    """Parts of a field that are best worked through one after the other.
+
+    They are long along the first axis and alike along the others, so that little lies
+    around them, and so small that what is made of them stays in a processor's cache.
 
     Parameters
     ----------
-    length
-        Of the field along its first axis.
     sides
-        Cells that the field has along each axis.
+        Of the field along each axis.
+    cells
+        That are made of each of its cells.
     """
-    step = max(1, _SLAB * length // math.prod(sides))
-    for first in range(0, length, step):
-        yield first, min(first + step, length)
+    room = _PART // cells
+    first, *others = sides
+    step = list(sides)
+    if math.prod(sides) > room:
+        side = max(1, int((room / first) ** (1 / len(others))))
+        step = [first] + [side] * len(others)
+    cuts = (
+        [slice(at, min(at + by, n)) for at in range(0, n, by)]
+        for n, by in zip(sides, step, strict=True)
+    )
+    return product(*cuts)
 
 
-def _in_slabs(
-    planes: Callable[[int, int], Tensor], length: int, sides: Sequence[int]
+def _in_parts(
+    make: Callable[[Sequence[slice]], Tensor], sides: Sequence[int], finer: int = 1
 ) -> Tensor:
-    """Make a field piece by piece, so that little is copied at once.
+    """Make a field part by part, so that little is copied at once.
 
     Without it there would be the whole field, padded, and what the convolution itself
-    puts aside.
+    puts aside. For each cell of these sides the result has `finer` along each axis.
     """
-    pieces = list(slabs(length, sides))
+    pieces = list(parts(sides, finer ** len(sides)))
     if len(pieces) == 1:
-        return planes(*pieces[0])
+        return make(pieces[0])
     whole: Tensor | None = None
-    for first, last in pieces:
-        part = planes(first, last)
-        # Of the result, for each of what the pieces are counted in.
-        depth = part.shape[2] // (last - first)
+    for piece in pieces:
+        made = make(piece)
         if whole is None:
-            shape = [*part.shape[:2], length * depth, *part.shape[3:]]
-            layout = torch.channels_last_3d if part.ndim == 5 else torch.channels_last
-            whole = torch.empty(
-                shape, dtype=part.dtype, device=part.device, memory_format=layout
-            )
-        whole.narrow(2, first * depth, part.shape[2]).copy_(part)
+            whole = _empty((*made.shape[:2], *(finer * n for n in sides)), made)
+        cut(whole, _scaled(piece, finer)).copy_(made)
     return cast(Tensor, whole)
+
+
+def _scaled(part: Sequence[slice], times: int) -> list[slice]:
+    """The same part of a field with that many times the cells along each axis."""
+    return [slice(times * own.start, times * own.stop) for own in part]
 
 
 def halve(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
@@ -162,27 +231,46 @@ def halve(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
     operation = F.conv3d if x.ndim == 5 else F.conv2d
     x = channels_last(x)
 
-    def planes(first: int, last: int) -> Tensor:
-        own = x.narrow(2, 2 * first, 2 * (last - first))
+    if torch.is_grad_enabled():
+        return operation(x, weight, bias, stride=2, groups=groups)
+
+    def make(part: Sequence[slice]) -> Tensor:
+        own = channels_last(cut(x, _scaled(part, 2)))
         return operation(own, weight, bias, stride=2, groups=groups)
 
-    if torch.is_grad_enabled():
-        return planes(0, x.shape[2] // 2)
-    return _in_slabs(planes, x.shape[2] // 2, x.shape[2:])
+    return _in_parts(make, [n // 2 for n in x.shape[2:]])
 
 
 def double(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
     """Each cell to a block of 2 cells a side, the transpose of `halve`."""
-    operation = F.conv_transpose3d if x.ndim == 5 else F.conv_transpose2d
-    # A transposed convolution has its channels the other way round.
-    parts = weight.chunk(groups)
-    turned = torch.cat([part.transpose(0, 1) for part in parts])
     x = channels_last(x)
-
-    def planes(first: int, last: int) -> Tensor:
-        own = x.narrow(2, first, last - first)
-        return operation(own, turned, bias, stride=2, groups=groups)
-
     if torch.is_grad_enabled():
-        return planes(0, x.shape[2])
-    return _in_slabs(planes, x.shape[2], [2 * n for n in x.shape[2:]])
+        operation = F.conv_transpose3d if x.ndim == 5 else F.conv_transpose2d
+        # A transposed convolution has its channels the other way round.
+        turned = torch.cat([part.transpose(0, 1) for part in weight.chunk(groups)])
+        return operation(x, turned, bias, stride=2, groups=groups)
+
+    def make(part: Sequence[slice]) -> Tensor:
+        fields, kernels, shifts = (
+            each.chunk(groups, channels)
+            for each, channels in ((cut(x, part), 1), (weight, 0), (bias, 0))
+        )
+        return torch.cat(list(map(_blocks, fields, kernels, shifts)), 1)
+
+    return _in_parts(make, x.shape[2:], finer=2)
+
+
+def _blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A block of each cell, by a product of matrices.
+
+    Without gradients that is a third of the time of a transposed convolution.
+    """
+    n_dim, n_out = x.ndim - 2, len(bias)
+    matrix = weight.movedim((0, 1), (-2, -1)).flatten(0, -2)
+    made = F.linear(x.movedim(1, -1), matrix, bias.repeat(2**n_dim))
+    made = made.unflatten(-1, (*(2,) * n_dim, n_out))
+    # Cells of a block beside the block's own place, axis by axis.
+    order = [axis for i in range(1, 1 + n_dim) for axis in (i, i + n_dim)]
+    made = made.permute(0, *order, -1)
+    shape = (len(x), *(2 * n for n in x.shape[2:]), n_out)
+    return made.reshape(shape).movedim(-1, 1)

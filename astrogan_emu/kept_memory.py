@@ -27,8 +27,9 @@ _AFTERWARDS = {
     _MMAP_MAX: 65536,
 }
 # Gaps between blocks that are kept cost memory. Where more is needed, as by the network
-# of a box of 256^3 cells, blocks of a gigabyte leave gaps that no other fits into.
-_LEAST_ROOM, _MOST = 2, 2.5e9
+# of a box of 256^3 cells, blocks of a gigabyte leave gaps that no other fits into: then
+# only blocks like those that a convolution works with, part by part, are kept.
+_LEAST_ROOM, _MOST, _BLOCK = 2, 2.5e9, 128 << 20
 # Of boxes that need more, what was kept is given back at the end: of those above 64^3.
 _SMALL = 100e6
 
@@ -40,8 +41,9 @@ _running = 0
 def kept_memory(needed: float, available: float) -> Iterator[None]:
     """Keep freed memory while part of a box is made, and give it back at the end.
 
-    Does nothing where memory is short or very much is needed, the C library is not
-    glibc, or its ``MALLOC_`` variables for large blocks are set.
+    Where very much is needed the largest blocks are not kept. Does nothing where memory
+    is short, the C library is not glibc, or its ``MALLOC_`` variables for large blocks
+    are set.
 
     Parameters
     ----------
@@ -50,13 +52,16 @@ def kept_memory(needed: float, available: float) -> Iterator[None]:
     """
     global _running
     functions = _functions()
-    if functions is None or needed > min(_MOST, available / _LEAST_ROOM):
+    if functions is None or _MOST >= needed > available / _LEAST_ROOM:
         yield
         return
     mallopt, trim = functions
     with _lock:
         _running += 1
-        mallopt(_MMAP_MAX, 0)
+        if needed > _MOST:
+            mallopt(_MMAP_THRESHOLD, _BLOCK)
+        else:
+            mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield

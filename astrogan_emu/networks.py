@@ -22,9 +22,10 @@ from .convolutions import (
     Operation,
     channels_last,
     convolve,
+    cut,
     double,
     halve,
-    slabs,
+    parts,
 )
 from .errors import TrainingError
 
@@ -195,8 +196,8 @@ def _noisy(x: Tensor, noise: Tensor, strength: Tensor, gain: Tensor) -> Tensor:
     """Add noise times (strength + gain x); in place, unless gradients need the old."""
     if torch.is_grad_enabled():
         return torch.addcmul(x, noise, strength + gain * x)
-    for first, last in slabs(x.shape[2], x.shape[2:]):
-        own, heard = (part.narrow(2, first, last - first) for part in (x, noise))
+    for part in parts(x.shape[2:]):
+        own, heard = cut(x, part), cut(noise, part)
         own.add_((gain * own).add_(strength).mul_(heard))
     return x
 

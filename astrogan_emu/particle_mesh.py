@@ -9,16 +9,15 @@ float32 or float64, any device, differentiable in the parameters and the linear 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .errors import SimulationError
-from .grids import paint
 from .initial_conditions import lpt_displacements, wavenumbers
 from .linear_theory import growth_factor, growth_rate, hubble
 from .stencils import Stencil, block_size, fill_table
@@ -27,7 +26,6 @@ __all__ = [
     "Particles",
     "evolve",
     "lattice",
-    "matter_density",
     "velocity_field",
 ]
 
@@ -268,16 +266,44 @@ def _sum(one: Tensor, factor: Tensor, two: Tensor, out: Tensor) -> Tensor:
     return torch.addcmul(one, factor, two, out=out)
 
 
+@dataclass(frozen=True)
+class _Brick:
+    """Part of the Lagrangian lattice whose particles are handled at once.
+
+    It is nearly a cube, so that its particles stay near each other and what they touch
+    of a mesh stays in the processor's cache.
+    """
+
+    x: slice
+    y: slice
+    z: slice
+
+    @classmethod
+    def of_lattice(cls, n: int, size: int) -> list[_Brick]:
+        """Those of an n^3 lattice, of about `size` particles each."""
+        side = max(1, round((size / 2) ** (1 / 3)))
+        sides = (side, side, 2 * side) if n**3 > size else (n,) * 3
+        cuts = [
+            [slice(i, min(i + side, n)) for i in range(0, n, side)] for side in sides
+        ]
+        return [cls(*each) for each in product(*cuts)]
+
+    def part(self, values: Tensor) -> Tensor:
+        """A view of its part of something of shape ``(3, n, n, n)``."""
+        return values[:, self.x, self.y, self.z]
+
+
 @dataclass
 class _Matter:
-    """Particles on their way, in blocks that are changed one by one.
+    """Particles on their way, in bricks that are changed one by one.
 
     Whole arrays would need room for the new beside the old at every operation.
     """
 
     n: int
     box_size: float
-    displacement: list[Tensor]  # of planes of the lattice, (3, p, n, n)
+    bricks: list[_Brick]
+    displacement: list[Tensor]  # of each brick, (3, x, y, z)
     velocity: list[Tensor]  # dx/dD
 
     @classmethod
@@ -287,11 +313,11 @@ class _Matter:
         graph = torch.is_grad_enabled() and (
             delta.requires_grad or growth.first.requires_grad
         )
-        # With a graph in one, as each block would have a gradient for the whole mesh.
-        planes = n if graph else max(1, block_size(delta) // n**2)
+        # With a graph in one, as each brick would have a gradient for the whole mesh.
+        bricks = _Brick.of_lattice(n, n**3 if graph else block_size(delta))
         psi = lpt_displacements(delta, box_size)
-        first, second = (list(one.split(planes, 1)) for one in psi)
-        matter = cls(n, box_size, first, second)
+        first, second = ([brick.part(one) for brick in bricks] for one in psi)
+        matter = cls(n, box_size, bricks, first, second)
         for i, (one, two) in enumerate(zip(first, second, strict=True)):
             displacement = growth.first.to(one) * one
             matter.displacement[i] = _sum(
@@ -325,25 +351,33 @@ class _Matter:
         del potential
         for i, velocity in enumerate(self.velocity):
             stencil = kept[i] if kept else self._stencil(i, n_mesh)
-            force = read(stencil).view_as(velocity)
-            self.velocity[i] = _sum(force, keep, velocity, out=velocity)
+            force = read(stencil).view(velocity.shape)
+            self.velocity[i] = _sum(force, keep, velocity, out=force)
 
     def particles(self, growth: _Growth, redshift: float) -> Particles:
         """Positions wrapped into the box and velocities in km/s, checked."""
-        positions = torch.cat([self._wrapped(i, redshift) for i in self._blocks()], 1)
-        velocities = torch.cat([growth.velocity * one for one in self.velocity], 1)
-        return Particles(positions.flatten(1).T, velocities.flatten(1).T, redshift)
+        positions = self._whole(self._wrapped(i, redshift) for i in self._numbers())
+        velocities = self._whole(growth.velocity * one for one in self.velocity)
+        return Particles(positions, velocities, redshift)
 
-    def _blocks(self) -> range:
-        return range(len(self.velocity))
+    def _numbers(self) -> range:
+        return range(len(self.bricks))
+
+    def _whole(self, parts: Iterable[Tensor]) -> Tensor:
+        """What bricks have, for all particles in lattice order, shape ``(n^3, 3)``."""
+        if len(self.bricks) == 1:
+            (whole,) = parts
+        else:
+            whole = self.velocity[0].new_empty((3, *(self.n,) * 3))
+            for brick, part in zip(self.bricks, parts, strict=True):
+                brick.part(whole).copy_(part)
+        return whole.flatten(1).T
 
     def _positions(self, i: int, unit: float = 1.0, origin: float = 0.0) -> Tensor:
-        """Where the particles of a block are, not wrapped, in a unit from an origin."""
-        displacement = self.displacement[i]
+        """Where the particles of a brick are, not wrapped, in a unit from an origin."""
+        displacement, brick = self.displacement[i], self.bricks[i]
         axis = _lattice_axis(self.n, self.box_size / unit, displacement) - origin
-        first = i * self.displacement[0].shape[1]
-        x = axis[first : first + displacement.shape[1]]
-        lattice = (x[:, None, None], axis[:, None], axis)
+        lattice = (axis[brick.x, None, None], axis[brick.y, None], axis[brick.z])
         moved = zip(lattice, displacement, strict=True)
         return torch.stack([torch.add(q, s, alpha=1 / unit) for q, s in moved])
 
@@ -363,29 +397,7 @@ class _Matter:
         return positions
 
 
-def _at(
-    redshift: float,
-    delta: Tensor,
-    parameters: Mapping[str, float | Tensor],
-    box_size: float,
-    n_steps: int,
-    n_mesh: int | None,
-    start_redshift: float,
-) -> Particles:
-    """Particles of `evolve` at one redshift."""
-    (particles,) = evolve(
-        delta,
-        parameters,
-        box_size=box_size,
-        redshifts=[redshift],
-        n_steps=n_steps,
-        n_mesh=n_mesh,
-        start_redshift=start_redshift,
-    )
-    return particles
-
-
-def matter_density(
+def velocity_field(
     delta: Tensor,
     parameters: Mapping[str, float | Tensor],
     *,
@@ -395,7 +407,7 @@ def matter_density(
     n_mesh: int | None = None,
     start_redshift: float = 9.0,
 ) -> Tensor:
-    """Few-step matter density at one redshift: the base under the generator.
+    """Few-step matter velocity at one redshift: that of the matter of a base.
 
     Parameters
     ----------
@@ -413,41 +425,19 @@ def matter_density(
     Returns
     -------
     Tensor
-        Ratio to the mean, shape ``(n, n, n)``, cloud-in-cell, mean 1.
-    """
-    particles = _at(
-        redshift, delta, parameters, box_size, n_steps, n_mesh, start_redshift
-    )
-    return paint(particles.positions, delta.shape[0], box_size)
-
-
-def velocity_field(
-    delta: Tensor,
-    parameters: Mapping[str, float | Tensor],
-    *,
-    box_size: float,
-    redshift: float,
-    n_steps: int = 20,
-    n_mesh: int | None = None,
-    start_redshift: float = 9.0,
-) -> Tensor:
-    """Few-step matter velocity at one redshift: that of the matter of `matter_density`.
-
-    Parameters
-    ----------
-    delta, parameters, box_size, redshift, n_steps, n_mesh, start_redshift
-        As for `matter_density`.
-
-    Returns
-    -------
-    Tensor
         Peculiar velocity along x, y, z, shape ``(3, n, n, n)`` [km/s]: the momentum of
         each cell over its mass, both cloud-in-cell. Cells without any mass, deep in
         voids, have the velocity of linear theory, a H f D psi_1 (Peebles 1980, section
-        14), at their place. Times `matter_density` it is the momentum.
+        14), at their place. Times the matter density it is the momentum.
     """
-    particles = _at(
-        redshift, delta, parameters, box_size, n_steps, n_mesh, start_redshift
+    (particles,) = evolve(
+        delta,
+        parameters,
+        box_size=box_size,
+        redshifts=[redshift],
+        n_steps=n_steps,
+        n_mesh=n_mesh,
+        start_redshift=start_redshift,
     )
     n = delta.shape[0]
     mass, *momenta = (delta.new_zeros((n,) * 3) for _ in range(4))

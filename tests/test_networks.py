@@ -1,5 +1,7 @@
 """The networks know no edges, no preferred size, and no more than they are told."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -254,17 +256,18 @@ def test_several_draws_of_one_base_are_the_same_together_and_apart():
 
 
 @pytest.mark.parametrize("n_dim", [2, 3])
-def test_slabs_give_what_the_whole_gives(n_dim, monkeypatch):
-    """A large field is worked through piece by piece where no gradient is wanted."""
+@pytest.mark.parametrize("batch", [1, 2])
+def test_parts_give_what_the_whole_gives(n_dim, batch, monkeypatch):
+    """A large field is worked through part by part where no gradient is wanted."""
     torch.manual_seed(3)
-    x = torch.randn(2, 3, *(10,) * n_dim)
-    bias = torch.randn(4)
+    x = torch.randn(batch, 3, *(10,) * n_dim)
+    bias = torch.randn(6)
     kernels = ((convolve, 1), (convolve, 3), (convolve, 5), (double, 2), (halve, 2))
-    for operation, kernel in kernels:
-        weight = torch.randn(4, 3, *(kernel,) * n_dim)
-        whole = operation(x, weight, bias)
-        for cells in (10**n_dim // 3, 10 ** (n_dim - 1), 1):
-            monkeypatch.setattr("astrogan_emu.convolutions._SLAB", cells)
+    for (operation, kernel), groups in product(kernels, (1, 3)):
+        weight = torch.randn(6, 3 // groups, *(kernel,) * n_dim)
+        whole = operation(x, weight, bias, groups)
+        for cells in (10**n_dim, 10**n_dim // 3, 10 ** (n_dim - 1), 1):
+            monkeypatch.setattr("astrogan_emu.convolutions._PART", cells)
             with torch.no_grad():
-                cut = operation(x, weight, bias)
+                cut = operation(x, weight, bias, groups)
             torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)

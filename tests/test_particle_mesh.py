@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from astrogan_emu.errors import SimulationError
+from astrogan_emu.grids import paint
 from astrogan_emu.initial_conditions import (
     linear_field,
     lpt_displacements,
@@ -13,10 +14,23 @@ from astrogan_emu.initial_conditions import (
     wavenumbers,
 )
 from astrogan_emu.linear_theory import growth_factor, growth_rate, hubble
-from astrogan_emu.particle_mesh import evolve, lattice, matter_density
+from astrogan_emu.particle_mesh import evolve, lattice
 from astrogan_emu.statistics import correlation_coefficient
 
 PLANCK = {"omega_m": 0.31, "omega_b": 0.049, "h": 0.68, "n_s": 0.967, "sigma_8": 0.81}
+
+
+def matter_density(delta, parameters, *, box_size, redshift, n_steps=20, n_mesh=None):
+    """Ratio to the mean, cloud-in-cell."""
+    (particles,) = evolve(
+        delta,
+        parameters,
+        box_size=box_size,
+        redshifts=[redshift],
+        n_steps=n_steps,
+        n_mesh=n_mesh,
+    )
+    return paint(particles.positions, len(delta), box_size)
 
 
 def draw(n, box_size, seed=1, **changes):
