@@ -117,20 +117,68 @@ n_train = n_emulated * 4 // 5
 print(f"{n_train} emulated universes to learn from, {n_emulated - n_train} to test on")
 
 # %%
-# A neural posterior
-# ------------------
-# A network turns summaries and known parameters into a mixture of two Gaussians for the
-# logit of the parameters' place in their range, which keeps them inside it. Several
-# networks, each stopped where it is best on universes of its own, are averaged.
+# Compression
+# -----------
+# A few hundred universes are too few for a network to find out how the power depends
+# on five parameters. A quadratic fit to them can, and its residuals say how the power
+# scatters at fixed parameters. With both, the power and the known parameters of each
+# universe are compressed to a rough estimate of the two that are sought, by
+# Gauss-Newton steps (score compression, Alsing & Wandelt 2018): two numbers that keep
+# what the power says.
 
 at = [space.names.index(name) for name in sought]
-given = [space.names.index(name) for name in known]
-centre, spread = summaries[:n_train].mean(0), summaries[:n_train].std(0)
+
+
+def terms(unit):
+    """Of the fit, by universe: constant, linear, squares and one product."""
+    u = 2 * unit - 1
+    columns = [torch.ones_like(u[:, 0]), *u.T, *(u**2).T, u[:, at[0]] * u[:, at[1]]]
+    return torch.stack(columns[: max(2, n_emulated // 3)], 1)
+
+
+basis = terms(parameters[:n_train])
+coefficients = torch.linalg.lstsq(basis, summaries[:n_train]).solution
+left_over = summaries[:n_train] - basis @ coefficients
+precision = torch.linalg.pinv(
+    left_over.T @ left_over / (n_train - basis.shape[1]), hermitian=True
+)
+
+
+def compressed(seen, unit, n_steps=12):
+    """Rough estimates of the parameters sought, in their ranges, shape (batch, 2)."""
+    place = unit.clone()
+    place[:, at] = 0.5
+    for _ in range(n_steps):
+        moved = place.clone().requires_grad_()
+        mean = terms(moved) @ coefficients
+        slopes = torch.stack(
+            [
+                torch.autograd.grad(m.sum(), moved, retain_graph=True)[0][:, at]
+                for m in mean.T
+            ],
+            1,
+        )
+        weighed = slopes.mT @ precision
+        # A weak prior keeps what the power does not tell near the middle.
+        information = weighed @ slopes + 4 * torch.eye(2, dtype=slopes.dtype)
+        pull = weighed @ (seen - mean.detach())[..., None]
+        pull = pull - 4 * (place[:, at] - 0.5)[..., None]
+        step = torch.linalg.solve(information, pull)[..., 0]
+        place[:, at] = (place[:, at] + step.clamp(-0.2, 0.2)).clamp(-0.2, 1.2)
+    return place[:, at]
+
+
+# %%
+# A neural posterior
+# ------------------
+# A network turns these estimates into a mixture of two Gaussians for the logit of the
+# parameters' place in their range, which keeps them inside it. Several networks, each
+# stopped where it is best on universes of its own, are averaged.
 
 
 def inputs(seen, unit):
     """What a network is told, of order one."""
-    return torch.cat([(seen - centre) / spread, 4 * unit[:, given] - 2], 1).float()
+    return (4 * compressed(seen, unit) - 2).float()
 
 
 x = inputs(summaries, parameters)
@@ -213,7 +261,7 @@ for name, each in zip(sought, coverage, strict=True):
 # Gradients through the emulator
 # ------------------------------
 # The mean of the emulated summary over a few seeds, and its slopes, in the parameters;
-# the scatter of one universe around it is that of the emulated universes around a fit.
+# the scatter of one universe around it is that of the quadratic fit.
 # Gauss-Newton steps then find the best parameters, and their errors. To hold the noise
 # of the mean down, its seeds have fixed amplitudes, in pairs of opposite phases.
 
@@ -240,19 +288,6 @@ def mean_and_slopes(place, others):
     return mean.detach().numpy(), np.array([[float(g) for g in row] for row in rows])
 
 
-def residual_covariance():
-    """Scatter of ln P at fixed parameters, from a quadratic fit over the design."""
-    u = 2 * parameters.numpy() - 1
-    terms = [np.ones(len(u)), *u.T, *(u.T**2), u[:, at[0]] * u[:, at[1]]]
-    basis = np.stack(terms[: max(2, n_emulated // 3)], 1)
-    fit, *_ = np.linalg.lstsq(basis, summaries.numpy(), rcond=None)
-    left = summaries.numpy() - basis @ fit
-    return left.T @ left / (len(u) - basis.shape[1])
-
-
-precision = np.linalg.inv(residual_covariance())
-
-
 def fitted(seen, others, n_steps=2 if small else 4):
     """Best fit and its errors, by Gauss-Newton."""
     place = np.array([0.3, 0.8])
@@ -260,10 +295,9 @@ def fitted(seen, others, n_steps=2 if small else 4):
         mean, slopes = mean_and_slopes(
             dict(zip(sought, place.tolist(), strict=True)), others
         )
-        information = slopes.T @ precision @ slopes
-        step = np.linalg.solve(
-            information, slopes.T @ precision @ (seen.numpy() - mean)
-        )
+        weighed = slopes.T @ precision.numpy()
+        information = weighed @ slopes
+        step = np.linalg.solve(information, weighed @ (seen.numpy() - mean))
         place = np.clip(place + np.clip(step, -0.08, 0.08), low, high)
     return place, np.linalg.inv(information)
 
