@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 
+import dask
 import numpy as np
 import pytest
 from astropy.table import QTable
@@ -273,6 +274,16 @@ def test_workers_make_the_same(tmp_path, reference):
     pytest.importorskip("zarr")
     path = made(tmp_path / "out.zarr", workers=2)
     np.testing.assert_allclose(stored(path), reference, **ROUNDING)
+
+
+@pytest.mark.slow
+def test_workers_keep_no_records_that_grow():
+    """Dask's profiler would hold a gigabyte after an hour."""
+    pytest.importorskip("distributed")
+    setting = "distributed.worker.profile.enabled"
+    with generation._client(1, None, "cpu") as client:
+        assert list(client.run(dask.config.get, setting).values()) == [False]
+    assert dask.config.get(setting)
 
 
 @pytest.mark.slow
