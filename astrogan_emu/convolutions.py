@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .stencils import even_pieces
+
 __all__ = ["Operation", "channels_last", "convolve", "cut", "double", "halve", "parts"]
 
 Operation = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -190,15 +192,11 @@ def parts(sides: Sequence[int], cells: int = 1) -> Iterator[tuple[slice, ...]]:
     """
     room = _PART // cells
     first, *others = sides
-    step = list(sides)
+    most = list(sides)
     if math.prod(sides) > room:
         side = max(1, int((room / first) ** (1 / len(others))))
-        step = [first] + [side] * len(others)
-    cuts = (
-        [slice(at, min(at + by, n)) for at in range(0, n, by)]
-        for n, by in zip(sides, step, strict=True)
-    )
-    return product(*cuts)
+        most = [first] + [side] * len(others)
+    return product(*map(even_pieces, sides, most))
 
 
 def _in_parts(

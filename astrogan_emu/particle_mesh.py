@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from .errors import SimulationError
 from .initial_conditions import lpt_displacements, wavenumbers
 from .linear_theory import growth_factor, growth_rate, hubble
-from .stencils import Stencil, block_size, fill_table
+from .stencils import Stencil, block_size, even_pieces, fill_table
 
 __all__ = [
     "Particles",
@@ -283,9 +283,7 @@ class _Brick:
         """Those of an n^3 lattice, of about `size` particles each."""
         side = max(1, round((size / 2) ** (1 / 3)))
         sides = (side, side, 2 * side) if n**3 > size else (n,) * 3
-        cuts = [
-            [slice(i, min(i + side, n)) for i in range(0, n, side)] for side in sides
-        ]
+        cuts = (even_pieces(n, side) for side in sides)
         return [cls(*each) for each in product(*cuts)]
 
     def part(self, values: Tensor) -> Tensor:

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-__all__ = ["BLOCK", "SCHEMES", "Stencil", "Touched", "block_size", "fill_table"]
+__all__ = [
+    "BLOCK",
+    "SCHEMES",
+    "Stencil",
+    "Touched",
+    "block_size",
+    "even_pieces",
+    "fill_table",
+]
 
 BLOCK = 1 << 16
 """Particles handled at once: the index and weight arrays of a block stay in cache."""
@@ -27,6 +35,13 @@ _ACCELERATOR_BLOCK = 1 << 20
 def block_size(like: Tensor) -> int:
     """Particles, or cells, that are best handled at once on the device of a tensor."""
     return BLOCK if like.device.type == "cpu" else _ACCELERATOR_BLOCK
+
+
+def even_pieces(n: int, most: int) -> list[slice]:
+    """Pieces of an axis of n cells: few, nearly even, and none longer than `most`."""
+    count = -(-n // most)
+    edges = [n * i // count for i in range(count + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def _ngp(u: Tensor) -> tuple[Tensor, list[Tensor]]:
