@@ -99,10 +99,8 @@ def generator_losses(
         free = _free(heads)
         if config.cross_weight > 0 and heads[0].conserved and free:
             chosen = [modes.channels([0, *free]), true_modes.channels([0, *free])]
-            cross = torch.zeros_like(parts["power"])
-            parts["cross"] = cross.index_copy(
-                0, _index(free, cross), cross_loss(*chosen)
-            )
+            parts["cross"] = torch.zeros_like(parts["power"])
+            parts["cross"][free] = cross_loss(*chosen)
     weights = fields.new_tensor([_weight(head, config) for head in heads])
     losses = {name: fields.new_zeros(()) for name in LOSSES}
     losses |= {name: (weights * part).sum() for name, part in parts.items()}
@@ -114,10 +112,6 @@ def generator_losses(
 def _free(heads: Sequence[FieldHead]) -> list[int]:
     """Channels of the fields that are not conserved."""
     return [i for i, head in enumerate(heads) if not head.conserved]
-
-
-def _index(numbers: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor(numbers, device=like.device)
 
 
 def _smoothed(

@@ -354,12 +354,11 @@ class _Matter:
 
     def particles(self, growth: _Growth, redshift: float) -> Particles:
         """Positions wrapped into the box and velocities in km/s, checked."""
-        positions = self._whole(self._wrapped(i, redshift) for i in self._numbers())
+        positions = self._whole(
+            self._wrapped(i, redshift) for i in range(len(self.bricks))
+        )
         velocities = self._whole(growth.velocity * one for one in self.velocity)
         return Particles(positions, velocities, redshift)
-
-    def _numbers(self) -> range:
-        return range(len(self.bricks))
 
     def _whole(self, parts: Iterable[Tensor]) -> Tensor:
         """What bricks have, for all particles in lattice order, shape ``(n^3, 3)``."""

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Arrays of the widest level that are alive at once: the sum of skip and doubled field,
-# the result, the doubled field or the skip, and slabs of what a convolution puts aside.
+# the result, the doubled field or the skip, and parts of what a convolution puts aside.
 _ALIVE = 3.5
 # More tiles per axis than this are smaller than their own margins.
 _MOST_TILES = 64
