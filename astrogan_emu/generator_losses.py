@@ -22,12 +22,22 @@ from .losses import (
     joint_loss,
     paired_loss,
 )
-from .mode_losses import Modes, cross_loss, decorrelation_loss, mode_score, power_loss
+from .mode_losses import (
+    Modes,
+    bispectrum_loss,
+    cross_loss,
+    decorrelation_loss,
+    mode_score,
+    power_loss,
+)
 from .training_config import TrainingConfig
 
 __all__ = ["LOSSES", "generator_losses"]
 
-LOSSES = ("cell", "power", "phase", "distribution", "tail", "cross", "joint")
+LOSSES = (
+    *("cell", "power", "phase", "bispectrum"),
+    *("distribution", "tail", "cross", "joint"),
+)
 """Kinds of losses, each with a weight of its own in `TrainingConfig`."""
 
 # Of the fields that are compared beside that of cells, in cells: peaks and voids.
@@ -81,6 +91,8 @@ def generator_losses(
         pairs += _smoothed(generator, modes, true_modes)
 
     parts = {"power": power_loss(modes, true_modes) + _amounts(heads, fields, target)}
+    if config.bispectrum_weight > 0:
+        parts["bispectrum"] = bispectrum_loss(modes, true_modes, step)
     if spread:
         one, *others = pairs
         some = [_every_other(one, step), *others]

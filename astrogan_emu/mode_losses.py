@@ -1,4 +1,4 @@
-"""Losses of the conditional GAN on Fourier modes: power, phases and cross-power.
+"""Losses of the conditional GAN on Fourier modes: power, phases, triangles of modes.
 
 All of them, and smoothed fields besides, are made from one transform of a field. As in
 `losses`, several draws of each sample may be compared with it at once: the first draw
@@ -16,7 +16,14 @@ from torch import Tensor
 
 from .generators import gaussian_window
 
-__all__ = ["Modes", "cross_loss", "decorrelation_loss", "mode_score", "power_loss"]
+__all__ = [
+    "Modes",
+    "bispectrum_loss",
+    "cross_loss",
+    "decorrelation_loss",
+    "mode_score",
+    "power_loss",
+]
 
 # Of the square of a mode, so that an empty field has a logarithm and a root.
 _TINY = 1e-30
@@ -25,6 +32,10 @@ _PARTS = 64
 # Of the Nyquist frequency. Beyond it power is left alone: it would be bought with
 # errors where the power is used.
 _USEFUL = 0.75
+# Skewness of a filtered field above which the bispectrum is judged by its logarithm.
+_SKEW = 0.1
+# Fundamentals in a shell of triangles, and steps in which all shells have had a turn.
+_WIDTH, _TURNS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -76,11 +87,14 @@ class Modes:
 
     def smoothed(self, scale: float) -> Tensor:
         """The fields, smoothed by a Gaussian of this standard deviation [cells]."""
+        sides = (self.n,) * (self.values.ndim - 2)
+        return self.filtered(gaussian_window(sides, scale, self.values.real))
+
+    def filtered(self, window: Tensor) -> Tensor:
+        """The fields with their modes multiplied by a window."""
         n_dim = self.values.ndim - 2
-        sides = (self.n,) * n_dim
-        window = gaussian_window(sides, scale, self.values.real)
         axes = tuple(range(2, 2 + n_dim))
-        return torch.fft.irfftn(self.values * window, s=sides, dim=axes)
+        return torch.fft.irfftn(self.values * window, s=(self.n,) * n_dim, dim=axes)
 
 
 def _by_draw(values: Tensor, target: Modes) -> Tensor:
@@ -249,3 +263,65 @@ def cross_loss(made: Modes, target: Modes) -> Tensor:
         size = size + torch.finfo(size.dtype).tiny
     misfit = (_by_draw(cross(made), target) - cross(target)) / size
     return (_robust(misfit) * _weights(target, _USEFUL)).sum(-1).mean((0, 1))
+
+
+def bispectrum_loss(made: Modes, target: Modes, turn: int) -> Tensor:
+    """Misfit of the bispectrum of equilateral and squeezed triangles.
+
+    Two draws are judged by the fair energy score, as in `losses.energy_score`; one by
+    its distance from the target. Shells are those of `bispectrum`, two fundamentals
+    wide, up to two thirds of the Nyquist frequency; squeezed triangles have their third
+    side in the first.
+
+    Parameters
+    ----------
+    made, target
+        Of physical fields of the same phases or of others, of ``draws batch`` samples
+        and of ``batch``.
+    turn
+        Number of the update: a third of the shells is compared in each.
+
+    Returns
+    -------
+    Tensor
+        Distance of ``asinh(S / 0.1)``, where S is the mean product of the three
+        filtered fields over the cube of their dispersions in the target (their
+        skewness if the power is right): a difference of logarithms for all but nearly
+        symmetric fields. Mean over triangles and samples, shape ``(channels,)``.
+        Samples whose target is empty count 0.
+    """
+    n_shells = max(1, int((target.n / 3 - 0.5) / _WIDTH))
+    shells = range(turn % min(_TURNS, n_shells), n_shells, _TURNS)
+    first, n_dim = _window(target, 0), target.values.ndim - 2
+    cells = tuple(range(2, 2 + n_dim))
+    long = [modes.filtered(first) for modes in (made, target)]
+    distances = []
+    for shell in shells:
+        window = _window(target, shell)
+        short = [modes.filtered(window) for modes in (made, target)]
+        with torch.no_grad():
+            variance, long_variance = (
+                each[1].square().mean(cells) for each in (short, long)
+            )
+        for third, third_variance in ((short, variance), (long, long_variance)):
+            size = _SKEW * variance * third_variance.sqrt()
+            known = size > 0
+            unit = torch.where(known, size, 1)
+            found, wanted = (
+                torch.asinh(_by_draw((a * a * b).mean(cells), target) / unit)
+                for a, b in zip(short, third, strict=True)
+            )
+            off = (found - wanted).abs().mean(0)
+            if len(found) == 2:
+                off = off - 0.5 * (found[0] - found[1]).abs()
+            distances.append((off * known).mean(0))
+    return torch.stack(distances).mean(0)
+
+
+def _window(modes: Modes, shell: int) -> Tensor:
+    """1 for the modes of a shell of triangles, else 0."""
+    n_dim = modes.values.ndim - 2
+    part, _, _ = _shells(modes.n, n_dim, str(modes.values.device))
+    number = part // _PARTS - 1 - _WIDTH * shell
+    inside = (number >= 0) & (number < _WIDTH)
+    return inside.view(modes.values.shape[2:]).to(modes.values.real.dtype)

@@ -44,6 +44,8 @@ class TrainingConfig:
         two draws, the score of each Fourier mode), the one-point distributions (of
         cells and of the smoothed field) and the critic's verdict in the generator's
         loss.
+    bispectrum_weight
+        Of the bispectrum of equilateral and squeezed triangles.
     tail_weight
         Of the one-point distributions of the values themselves, where the few dense
         cells count.
@@ -96,6 +98,7 @@ class TrainingConfig:
     cell_weight: float = 1.0
     power_weight: float = 16.0
     phase_weight: float = 4.0
+    bispectrum_weight: float = 0.0
     distribution_weight: float = 2.0
     tail_weight: float = 4.0
     adversarial_weight: float = 0.3
@@ -127,7 +130,7 @@ class TrainingConfig:
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
         for name in (
-            *("tail_weight", "cross_weight", "joint_weight"),
+            *("tail_weight", "cross_weight", "joint_weight", "bispectrum_weight"),
             *("condition_noise", "weight_decay"),
         ):
             if not getattr(self, name) >= 0:

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+from astrogan_emu.bispectrum import bispectrum
 from astrogan_emu.generators import gaussian
 from astrogan_emu.mode_losses import (
     Modes,
+    bispectrum_loss,
     cross_loss,
     decorrelation_loss,
     mode_score,
@@ -195,3 +197,67 @@ def test_draws_are_compared_with_their_own_sample():
         )
         assert together.shape == ((1,) if loss is cross_loss else (2,))
         torch.testing.assert_close(together, (first + second) / 2)
+
+
+def bispectrum_misfit(fields, target, turn=0):
+    """Of a single field."""
+    return float(bispectrum_loss(Modes.of(fields), Modes.of(target), turn)[0])
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_the_bispectrum_of_a_moved_field_is_right(turn):
+    """Phases of a translation cancel in closed triangles."""
+    target = random_field(3)
+    assert bispectrum_misfit(target, target, turn) == 0
+    moved = target.roll((3, 5, 1), (2, 3, 4))
+    assert bispectrum_misfit(moved, target, turn) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_negative_contrast_has_the_opposite_bispectrum():
+    """They differ by twice the bispectrum that `bispectrum` measures there."""
+    target = random_field(3, 30)
+    options = {"box_size": 1.0, "relative": False}
+    expected = []
+    shells = [(0, 0, 0), (3, 3, 3), (0, 0, 0), (3, 3, 0)]
+    centres = [[2 * math.pi * (1.5 + 2 * s) for s in triple] for triple in shells]
+    found = bispectrum(target, triangles=centres, **options)
+    dispersion = {}
+    modes = torch.fft.fftn(target, dim=(2, 3, 4))
+    wave = torch.fft.fftfreq(30, 1 / 30)
+    size = torch.sqrt(wave[:, None, None] ** 2 + wave[:, None] ** 2 + wave**2)
+    for shell in (0, 3):
+        inside = (size >= 0.5 + 2 * shell) & (size < 2.5 + 2 * shell)
+        filtered = torch.fft.ifftn(modes * inside, dim=(2, 3, 4)).real
+        dispersion[shell] = filtered.square().mean((2, 3, 4)).sqrt()
+    for i, triple in enumerate(shells):
+        one, two, three = (dispersion[s] for s in triple)
+        product = found.value[..., i] * found.n_triangles[i]
+        expected.append(2 * torch.asinh(product.abs() / (0.1 * one * two * three)))
+    assert bispectrum_misfit(2 - target, target, 0) == pytest.approx(
+        float(torch.stack(expected).mean()), rel=1e-3
+    )
+
+
+def test_draws_may_differ_in_their_bispectrum():
+    """If one of two draws is the target itself, the other costs nothing."""
+    target, other = random_field(3), random_field(3, seed=1)
+    assert bispectrum_misfit(torch.cat([target, other]), target) == pytest.approx(
+        0, abs=1e-6
+    )
+    assert bispectrum_misfit(torch.cat([other, other]), target) > 0.01
+
+
+@pytest.mark.parametrize("empty", ["fields", "target", "both"])
+def test_the_bispectrum_of_nothing_leaves_gradients_finite(empty):
+    """And a box without galaxies is not judged."""
+    fields, target = random_field(3, seed=0), random_field(3, seed=1)
+    if empty in ("fields", "both"):
+        fields = torch.zeros_like(fields)
+    if empty in ("target", "both"):
+        target = torch.zeros_like(target)
+    fields.requires_grad_()
+    loss = bispectrum_loss(Modes.of(fields), Modes.of(target), 0).sum()
+    loss.backward()
+    assert torch.isfinite(fields.grad).all()
+    if empty != "fields":
+        assert float(loss.detach()) == 0

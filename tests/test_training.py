@@ -47,6 +47,7 @@ TINY = TrainingConfig(
     joint_weight=1.0,
     tail_weight=1.0,
     cross_weight=1.0,
+    bispectrum_weight=1.0,
     draws=2,
     expected=("galaxies",),
 )
