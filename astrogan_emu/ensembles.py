@@ -235,8 +235,7 @@ def error_table(comparisons: Sequence[Comparison], method: str) -> dict[str, Any
     groups: dict[tuple[str, str], dict[float, list[Comparison]]] = {}
     for each in comparisons:
         if each.method == method:
-            region = "edge" if each.edge else "interior"
-            own = groups.setdefault((each.field, region), {})
+            own = groups.setdefault((each.field, each.region), {})
             own.setdefault(each.redshift, []).append(each)
     fields: dict[str, Any] = {}
     for (field, region), by_redshift in groups.items():

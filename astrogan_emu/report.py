@@ -121,7 +121,7 @@ def _scores(results: Results) -> str:
                     continue
                 bar = found[0].bar
                 kind = {True: "yes", False: "no", None: ""}[found[0].passed]
-                cells.append(f"<td class='{kind}'>{found[0].value:.3g}</td>")
+                cells.append(f"<td class='{kind}'>{found[0]}</td>")
             said = "" if bar is None else f"{bar:g}"
             rows.append(
                 f"<tr><td>{html.escape(metric)}</td><td>{html.escape(method)}</td>"

@@ -1,8 +1,9 @@
 """The scorecard: how far fields that were made are from those of simulations.
 
 `compare` reduces a made and a true field to the statistics that users rely on, so that
-no fields need be kept; `score` turns those of many simulations into the numbers of the
-scorecard, each with its bar. Which fields are compared is the business of `validation`.
+no fields need be kept, and `Score` is a number of the scorecard with its bar. How the
+numbers are made is the task of `metrics`, which fields are compared that of
+`validation`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ __all__ = [
     "PDF_EDGES",
     "Results",
     "Score",
+    "TRIANGLES",
     "by_method",
     "compare",
-    "score",
 ]
 
 Array = NDArray[np.float64]
@@ -41,10 +42,8 @@ VOIDS, VOID_SMOOTHING = (0.1, 0.2, 0.4), 2.0
 PDF_EDGES: Array = np.geomspace(0.01, 1000, 51)
 """Of the one-point distribution of density over its mean."""
 
-_TRIANGLES: tuple[Literal["equilateral", "squeezed"], ...] = ("equilateral", "squeezed")
-
-# Means over few peaks or voids are noise, not errors.
-_FEWEST = 30
+TRIANGLES: tuple[Literal["equilateral", "squeezed"], ...] = ("equilateral", "squeezed")
+"""Of the bispectrum."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,11 @@ class Comparison:
     truth: Mapping[str, Array]
     sides: Mapping[str, Array]
 
+    @property
+    def region(self) -> str:
+        """``"edge"`` or ``"interior"``."""
+        return "edge" if self.edge else "interior"
+
     def ratio(self, name: str) -> Array:
         """Made over true; not a number where the truth is zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -116,7 +120,7 @@ def _statistics(
             shape: np.asarray(
                 bispectrum(field, triangles=shape, relative=False, **options).value
             )
-            for shape in _TRIANGLES
+            for shape in TRIANGLES
         },
         "cross": cross,
     }
@@ -163,7 +167,7 @@ def compare(
             shape: np.asarray(
                 bispectrum(wanted, triangles=shape, relative=False, **options).sides
             )[..., 0]
-            for shape in _TRIANGLES
+            for shape in TRIANGLES
         }
         for method, fields in made.items():
             if name not in fields:
@@ -223,6 +227,9 @@ class Score:
         Whether it does.
     n_runs
         Simulations that it was measured on.
+    error
+        Its sampling error, as other simulations would give another number; none where
+        it is not known.
     """
 
     metric: str
@@ -233,6 +240,7 @@ class Score:
     bar: float | None
     passed: bool | None
     n_runs: int
+    error: float | None = None
 
     @classmethod
     def judged(
@@ -261,9 +269,17 @@ class Score:
             passed = bool(value >= bar if least else value <= bar)
         return cls(metric, *key, float(value), bar, passed, n_runs)
 
+    def __str__(self) -> str:
+        known = self.error is not None and np.isfinite(self.error)
+        return f"{self.value:.3g}" + (f" ± {self.error:.1g}" if known else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types that JSON can hold, which has no word for what is no number."""
-        return asdict(self) | {"value": self.value if np.isfinite(self.value) else None}
+        numbers = {"value": self.value, "error": self.error}
+        return asdict(self) | {
+            name: number if number is not None and np.isfinite(number) else None
+            for name, number in numbers.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -324,76 +340,3 @@ def by_method(
     for each in comparisons:
         groups.setdefault((each.method, each.field, each.redshift), []).append(each)
     return groups
-
-
-def _worst(values: Array) -> float:
-    """Largest departure from one; not a number if there is none."""
-    known = values[np.isfinite(values)]
-    return float(np.abs(known - 1).max()) if len(known) else float("nan")
-
-
-def score(comparisons: Sequence[Comparison]) -> list[Score]:
-    """Numbers of the scorecard of one method, field and redshift.
-
-    Parameters
-    ----------
-    comparisons
-        One for each simulation, of the same method, field and redshift.
-
-    Returns
-    -------
-    list of Score
-        Departures are relative: 0.02 is 2 %. Means are over simulations. The bars for
-        galaxies are twice those for matter in power and correlation.
-    """
-    first = comparisons[0]
-    k, half = first.k, first.nyquist / 2
-    low = k <= half
-    slack = 1.0 if first.field == "matter" else 2.0
-    result: list[Score] = []
-
-    def add(
-        metric: str, value: float, bar: float | None, *, least: bool = False
-    ) -> None:
-        # Too few peaks, say, leave no number to judge.
-        key = (first.method, first.field, first.redshift)
-        n_runs = len(comparisons)
-        result.append(Score.judged(metric, key, value, bar, n_runs, least=least))
-
-    groups = {"interior": [c for c in comparisons if not c.edge]}
-    groups["edge"] = [c for c in comparisons if c.edge]
-    for (where, group), bar in zip(groups.items(), (0.02, 0.04), strict=True):
-        if group:
-            ratio = np.nanmean([c.ratio("power") for c in group], 0)
-            add(f"M1 mean power, {where}", _worst(ratio[low]), bar * slack)
-    ratio = np.nanmean([c.ratio("power") for c in comparisons], 0)
-    add("M1 mean power, k < 3/4 Nyquist", _worst(ratio[k <= 1.5 * half]), 0.05 * slack)
-    tail = np.nanmean([float(c.ratio("tail")) for c in comparisons])
-    add("M4 99.9 % tail", abs(float(tail) - 1), 0.10)
-    add(
-        "M4 Wasserstein distance of log",
-        float(np.mean([c.values["distance"] for c in comparisons])),
-        None,
-    )
-    for name in ("equilateral", "squeezed"):
-        made = np.sum([c.values[name] for c in comparisons], 0)
-        true = np.sum([c.truth[name] for c in comparisons], 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = made / true
-        # The longest triangles of a box are too few to have a mean.
-        inside = (first.sides[name] <= half) & (first.sides[name] > 3 * k[0])
-        add(f"M5 bispectrum, {name}", _worst(ratio[inside]), 0.10)
-    for name in ("peaks", "voids"):
-        made = np.sum([c.values[name] for c in comparisons], 0)
-        true = np.sum([c.truth[name] for c in comparisons], 0)
-        enough = true >= _FEWEST
-        add(f"M6 {name}", _worst(made[enough] / true[enough]), 0.05)
-    r = np.nanmean([c.values["r"] for c in comparisons], 0)
-    add("M7 r up to k = 1", float(r[k <= 1.0].min()), 1 - 0.01 * slack, least=True)
-    add("M7 r up to half Nyquist", float(r[low].min()), 1 - 0.05 * slack, least=True)
-    means = [abs(float(c.values["mean"] / c.truth["mean"]) - 1) for c in comparisons]
-    add("mean", float(np.max(means)), 1e-5 if first.field == "matter" else None)
-    if first.field != "matter":
-        ratio = np.nanmean([c.ratio("cross") for c in comparisons], 0)
-        add("M14 cross-power with matter", _worst(ratio[low]), 0.05)
-    return result

@@ -38,11 +38,12 @@ from .field_specs import as_unit
 from .grids import GridSpec, paint
 from .halos import OccupationModel
 from .linear_theory import growth_factor
+from .metrics import score
 from .particle_mesh import evolve
 from .preparation import PreparationConfig
 from .preparation_plan import Plan, Row, plan_training_set
 from .report import write_report
-from .scorecard import Comparison, Results, Score, by_method, compare, score
+from .scorecard import Comparison, Results, Score, by_method, compare
 from .snapshots import read_snapshot
 from .targets import TARGETS, linear_field_of, snapshot_fields
 from .training_checks import TrainingChecks
@@ -440,14 +441,16 @@ def score_table(scores: Sequence[Score], method: str = MODEL) -> str:
     Returns
     -------
     str
-        With a tick where the bar is reached and a cross where it is missed.
+        With the sampling error of a number where it is known, a tick where the bar is
+        reached and a cross where it is missed.
     """
     own = [each for each in scores if each.method == method]
     redshifts = sorted({each.redshift for each in own})
-    lines = [f"{'':42s}" + "".join(f"z = {z:<10g}" for z in redshifts) + "bar"]
+    width = 2 + max((len(f"{e.field}: {e.metric}") for e in own), default=0)
+    lines = [" " * width + "".join(f"z = {z:<17g}" for z in redshifts) + "bar"]
     for field in dict.fromkeys(each.field for each in own):
         for metric in dict.fromkeys(e.metric for e in own if e.field == field):
-            line = f"{field + ': ' + metric:42s}"
+            line = f"{field + ': ' + metric:{width}s}"
             bar = None
             for z in redshifts:
                 found = [
@@ -456,10 +459,10 @@ def score_table(scores: Sequence[Score], method: str = MODEL) -> str:
                     if (e.field, e.metric, e.redshift) == (field, metric, z)
                 ]
                 if not found:
-                    line += f"{'-':14s}"
+                    line += f"{'-':21s}"
                     continue
                 bar = found[0].bar
                 mark = {True: "✓", False: "✗", None: ""}[found[0].passed]
-                line += f"{found[0].value:<8.3g} {mark:5s}"
+                line += f"{found[0]!s:18s} {mark:2s}"
             lines.append(line + ("" if bar is None else f"{bar:g}"))
     return "\n".join(lines)

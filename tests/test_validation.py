@@ -17,7 +17,8 @@ from astrogan_emu.ensembles import (
     scatter_scores,
 )
 from astrogan_emu.errors import DatasetError
-from astrogan_emu.scorecard import compare, score
+from astrogan_emu.metrics import score
+from astrogan_emu.scorecard import compare
 from astrogan_emu.simulations import (
     SimulationConfig,
     design_at_point,
@@ -98,7 +99,30 @@ def test_edges_of_the_range_have_a_bar_of_their_own():
     found = numbers(both)
     assert found["M1 mean power, interior"].bar == 0.02
     assert found["M1 mean power, edge"].bar == 0.04
-    assert found["M1 mean power, edge"].n_runs == 2
+    assert found["M1 mean power, edge"].n_runs == 1
+
+
+def test_a_mean_has_the_error_of_a_mean():
+    """Contrasts too high by various factors: power errors scatter by a known amount."""
+    truth = {"matter": lognormal(1)}
+    factors = np.array([1.01, 1.03, 1.04, 1.08])
+    many = [
+        each
+        for i, factor in enumerate(factors)
+        for each in compared(
+            {"matter": 1 + factor * (truth["matter"] - 1)}, truth, run=str(i)
+        )
+    ]
+    found = numbers(many)
+    power = found["M1 mean power, interior"]
+    assert power.value == pytest.approx((factors**2).mean() - 1, rel=1e-6)
+    assert power.error == pytest.approx((factors**2).std(ddof=1) / 2, rel=1e-6)
+    assert str(power) == f"{power.value:.3g} ± {power.error:.1g}"
+    assert power.to_dict()["error"] == power.error
+    assert found["mean"].error is None
+    two = numbers(many[:2])["M1 mean power, interior"]
+    assert two.error is None
+    assert "±" not in str(two)
 
 
 def test_cross_power_ties_fields_together():
