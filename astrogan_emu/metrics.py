@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,70 +60,79 @@ def _metrics(first: Comparison) -> list[_Metric]:
     k, half = first.k, first.nyquist / 2
     matter = first.field == "matter"
     slack = 1.0 if matter else 2.0
-    low = k <= half
-
-    def mean_ratio(name: str, inside: Mask) -> Measure:
-        return lambda of: _worst(np.nanmean([c.ratio(name) for c in of], 0)[inside])
-
-    def summed(name: str, of: Sequence[Comparison]) -> tuple[Array, Array]:
-        made = np.sum([c.values[name] for c in of], 0)
-        return made, np.sum([c.truth[name] for c in of], 0)
-
-    def triangles(name: str) -> Measure:
-        # The longest triangles of a box are too few to have a mean.
-        inside = (first.sides[name] <= half) & (first.sides[name] > 3 * k[0])
-
-        def value(of: Sequence[Comparison]) -> float:
-            made, true = summed(name, of)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return _worst((made / true)[inside])
-
-        return value
-
-    def counts(name: str) -> Measure:
-        def value(of: Sequence[Comparison]) -> float:
-            made, true = summed(name, of)
-            enough = true >= _FEWEST
-            return _worst(made[enough] / true[enough])
-
-        return value
-
-    def correlation(inside: Mask) -> Measure:
-        return lambda of: float(
-            np.nanmean([c.values["r"] for c in of], 0)[inside].min()
-        )
-
-    def tail(of: Sequence[Comparison]) -> float:
-        return abs(float(np.nanmean([float(c.ratio("tail")) for c in of])) - 1)
-
-    def distance(of: Sequence[Comparison]) -> float:
-        return float(np.mean([c.values["distance"] for c in of]))
-
-    def worst_mean(of: Sequence[Comparison]) -> float:
-        return max(abs(float(c.ratio("mean")) - 1) for c in of)
-
-    power = mean_ratio("power", low)
-    up_to_three_quarters = mean_ratio("power", k <= 1.5 * half)
+    power = partial(_mean_ratio, "power", k <= half)
+    up_to_three_quarters = partial(_mean_ratio, "power", k <= 1.5 * half)
+    large, small = (partial(_correlation, k <= limit) for limit in (1.0, half))
     result = [
         _Metric("M1 mean power, interior", power, 0.02 * slack, "interior"),
         _Metric("M1 mean power, edge", power, 0.04 * slack, "edge"),
         _Metric("M1 mean power, k < 3/4 Nyquist", up_to_three_quarters, 0.05 * slack),
-        _Metric("M4 99.9 % tail", tail, 0.10),
-        _Metric("M4 Wasserstein distance of log", distance, None),
-        *(_Metric(f"M5 bispectrum, {n}", triangles(n), 0.10) for n in TRIANGLES),
-        *(_Metric(f"M6 {name}", counts(name), 0.05) for name in ("peaks", "voids")),
-        _Metric(
-            "M7 r up to k = 1", correlation(k <= 1.0), 1 - 0.01 * slack, least=True
+        _Metric("M4 99.9 % tail", _tail, 0.10),
+        _Metric("M4 Wasserstein distance of log", _distance, None),
+        *(
+            _Metric(f"M5 bispectrum, {name}", partial(_bispectrum, name), 0.10)
+            for name in TRIANGLES
         ),
-        _Metric(
-            "M7 r up to half Nyquist", correlation(low), 1 - 0.05 * slack, least=True
-        ),
-        _Metric("mean", worst_mean, 1e-5 if matter else None, sampled=False),
+        _Metric("M6 peaks", partial(_counts, "peaks"), 0.05),
+        _Metric("M6 voids", partial(_counts, "voids"), 0.05),
+        _Metric("M7 r up to k = 1", large, 1 - 0.01 * slack, least=True),
+        _Metric("M7 r up to half Nyquist", small, 1 - 0.05 * slack, least=True),
+        _Metric("mean", _worst_mean, 1e-5 if matter else None, sampled=False),
     ]
     if not matter:
-        cross = mean_ratio("cross", low)
+        cross = partial(_mean_ratio, "cross", k <= half)
         result.append(_Metric("M14 cross-power with matter", cross, 0.05))
     return result
+
+
+def _mean_ratio(name: str, inside: Mask, of: Sequence[Comparison]) -> float:
+    """Largest departure of the mean ratio from 1."""
+    return _worst(_mean([c.ratio(name) for c in of])[inside])
+
+
+def _summed(name: str, of: Sequence[Comparison]) -> tuple[Array, Array]:
+    """Over the runs, made and true: what is small in one decides nothing."""
+    made = np.sum([c.values[name] for c in of], 0)
+    return made, np.sum([c.truth[name] for c in of], 0)
+
+
+def _bispectrum(name: str, of: Sequence[Comparison]) -> float:
+    k, half = of[0].sides[name], of[0].nyquist / 2
+    made, true = _summed(name, of)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = made / true
+    # The longest triangles of a box are too few to have a mean.
+    return _worst(ratio[(k <= half) & (k > 3 * of[0].k[0])])
+
+
+def _counts(name: str, of: Sequence[Comparison]) -> float:
+    made, true = _summed(name, of)
+    enough = true >= _FEWEST
+    return _worst(made[enough] / true[enough])
+
+
+def _correlation(inside: Mask, of: Sequence[Comparison]) -> float:
+    return float(_mean([c.values["r"] for c in of])[inside].min())
+
+
+def _tail(of: Sequence[Comparison]) -> float:
+    return abs(float(_mean([c.ratio("tail") for c in of])) - 1)
+
+
+def _distance(of: Sequence[Comparison]) -> float:
+    return float(np.mean([c.values["distance"] for c in of]))
+
+
+def _worst_mean(of: Sequence[Comparison]) -> float:
+    return max(abs(float(c.ratio("mean")) - 1) for c in of)
+
+
+def _mean(values: Sequence[Array]) -> Array:
+    """Over the runs that have a number; not a number where none has."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        total = np.where(known, values, 0).sum(0)
+        return np.asarray(total / known.sum(0))
 
 
 def score(comparisons: Sequence[Comparison]) -> list[Score]:
