@@ -5,9 +5,10 @@ Departures are relative: 0.02 is 2 %. Means are over simulations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,8 @@ Measure = Callable[[Sequence[Comparison]], float]
 # Means over few peaks or voids are noise, not errors.
 _FEWEST = 30
 
-# Runs of which each can be left out, and the others tell something.
-_FEWEST_RUNS = 3
+# Of which each can be left out, and the others tell something.
+_FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -135,19 +136,24 @@ def _mean(values: Sequence[Array]) -> Array:
         return np.asarray(total / known.sum(0))
 
 
-def score(comparisons: Sequence[Comparison]) -> list[Score]:
+def score(
+    comparisons: Sequence[Comparison], seeds: Mapping[str, Any] | None = None
+) -> list[Score]:
     """Numbers of the scorecard of one method, field and redshift.
 
     Parameters
     ----------
     comparisons
         One for each simulation, of the same method, field and redshift.
+    seeds
+        Of the phases of each run, where they are known: runs of one seed share their
+        chances.
 
     Returns
     -------
     list of Score
         Departures are relative: 0.02 is 2 %. Means are over simulations, and errors
-        their jackknife (Tukey 1958) where there are at least three. The bars for
+        their jackknife (Tukey 1958) where there are at least three seeds. The bars for
         galaxies are twice those for matter in power and correlation.
     """
     first = comparisons[0]
@@ -161,16 +167,27 @@ def score(comparisons: Sequence[Comparison]) -> list[Score]:
         judged = Score.judged(
             metric.name, key, metric.value(of), metric.bar, len(of), least=metric.least
         )
-        if metric.sampled and len(of) >= _FEWEST_RUNS:
-            judged = replace(judged, error=_jackknife(metric.value, of))
+        if metric.sampled:
+            judged = replace(judged, error=_jackknife(metric.value, of, seeds or {}))
         result.append(judged)
     return result
 
 
-def _jackknife(value: Measure, of: Sequence[Comparison]) -> float:
-    """Sampling error of a number, from what it is without each of the runs."""
-    n = len(of)
-    others = [value([*of[:i], *of[i + 1 :]]) for i in range(n)]
+def _jackknife(
+    value: Measure, of: Sequence[Comparison], seeds: Mapping[str, Any]
+) -> float | None:
+    """Sampling error of a number, from what it is without the runs of each seed."""
+    known = [seeds.get(each.run) for each in of]
+    groups = [
+        run.run if seed is None else seed for run, seed in zip(of, known, strict=True)
+    ]
+    n = len(set(groups))
+    if n < _FEWEST_SEEDS:
+        return None
+    others = [
+        value([c for c, own in zip(of, groups, strict=True) if own != left_out])
+        for left_out in dict.fromkeys(groups)
+    ]
     return float(np.std(others) * np.sqrt(n - 1))
 
 

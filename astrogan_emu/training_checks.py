@@ -230,7 +230,7 @@ class TrainingChecks:
         spread = [diversity(each).mean for each in (made, true)]
         return [
             self._score(
-                "M12 distance to training fields, made / true",
+                "M12 distance to training, made / true",
                 self._lowest,
                 abs(float(nearest[0] / nearest[1]) - 1),
                 0.05,

@@ -321,8 +321,8 @@ def validate(
                         for m, values in drawn.items()
                     }
     groups = by_method(comparisons)
-    scores = [each for group in groups.values() for each in score(group)]
     seeds = {run: own[0].get("seed") for run, own in chosen.items()}
+    scores = [each for group in groups.values() for each in score(group, seeds)]
     found, changes = scatters(groups), responses(groups, seeds)
     half = comparisons[0].nyquist / 2
     for key, values in found.items():

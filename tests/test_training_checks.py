@@ -68,7 +68,7 @@ def test_a_perfect_model_has_slope_one_and_remembers_nothing(path):
     """What is read off its fields is what is read off the simulations."""
     found = scores(path, field)
     assert found["M9 slope of sigma_8"].value == pytest.approx(0, abs=1e-9)
-    assert found["M12 distance to training fields, made / true"].passed is True
+    assert found["M12 distance to training, made / true"].passed is True
     assert found["M11 distance of pairs, made / true"].passed is True
     assert found["M9 slope of sigma_8"].n_runs == len(HELD_OUT)
 
@@ -88,7 +88,7 @@ def test_copies_are_found_wherever_they_hide(path):
         return np.roll(field(RUNS[nearest], nearest)[::-1], 5, axis=1)
 
     found = scores(path, copy)
-    assert found["M12 distance to training fields, made / true"].value > 0.5
+    assert found["M12 distance to training, made / true"].value > 0.5
 
 
 def test_a_model_that_repeats_itself_is_found(path):

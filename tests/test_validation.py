@@ -125,6 +125,23 @@ def test_a_mean_has_the_error_of_a_mean():
     assert "±" not in str(two)
 
 
+def test_runs_of_one_seed_count_as_one():
+    """Runs that share their phases share their chances."""
+    truth = {"matter": lognormal(1)}
+    many = [
+        compared({"matter": 1 + factor * (truth["matter"] - 1)}, truth, run=str(i))[0]
+        for i, factor in enumerate([1.01, 1.01, 1.03, 1.03, 1.08, 1.08])
+    ]
+    seeds = dict(zip("012345", [7, 7, 8, 8, 9, 9], strict=True))
+    (power,) = (s for s in score(many, seeds) if s.metric.endswith("interior"))
+    squares = np.array([1.01, 1.03, 1.08]) ** 2
+    assert power.error == pytest.approx(squares.std(ddof=1) / 3**0.5, rel=1e-6)
+    (power,) = (
+        s for s in score(many, dict.fromkeys(seeds, 7)) if "interior" in s.metric
+    )
+    assert power.error is None
+
+
 def test_cross_power_ties_fields_together():
     """Galaxies that follow other matter have the wrong cross-power."""
     matter = lognormal(1)
