@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,9 @@ from .errors import AstroganError, CheckpointError, UnknownModelError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig, InputScale
 from .networks import NetworkConfig
 from .parameters import COSMOLOGICAL, ParameterSpace
+
+if TYPE_CHECKING:
+    from .preparation import PreparationConfig
 
 __all__ = [
     "Model",
@@ -97,6 +100,30 @@ class ModelCard:
     def fixed(self) -> dict[str, float]:
         """The value of each parameter that the suite held fixed."""
         return {p.name: p.low for p in self.space.parameters if p.low == p.high}
+
+    @property
+    def preparation(self) -> PreparationConfig:
+        """How snapshots become a training set like that of the model.
+
+        Of its fields those that are made from snapshots, on the base that the network
+        expects.
+        """
+        # Not loaded with a model, as few users need it.
+        from .preparation import PreparationConfig
+        from .targets import TARGETS
+
+        made = self.provenance.get("preparation") or {}
+        halos = self.base.galaxies
+        return replace(
+            PreparationConfig.from_settings(made.get("settings") or {}),
+            fields=tuple(name for name in self.units if name in TARGETS),
+            n_cells=self.n_cells,
+            base_steps=self.base.n_steps,
+            base_mesh_factor=self.base.mesh_factor,
+            base_start_redshift=self.base.start_redshift,
+            base_linking_length=halos.linking_length if halos else 0.0,
+            base_min_members=halos.min_members if halos else 1,
+        )
 
     @property
     def allowed(self) -> ParameterSpace:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -124,6 +124,14 @@ class PreparationConfig:
         """The configuration as values that JSON can hold."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Undo `settings`; names that are not known are left out."""
+        known = {name: settings[name] for name in vars(cls()) if name in settings}
+        if "occupation" in known:
+            known["occupation"] = OccupationModel(**known["occupation"])
+        return cls(**known)
 
     @property
     def galaxies(self) -> GalaxyRecipe:

@@ -26,7 +26,7 @@ from ._files import atomic_path
 from .adversarial import critic_update, critic_verdict, follow, synchronise
 from .bases import BaseSettings
 from .batches import Batch, SampleReader, base_of, blur_conditions, draw_batch
-from .checkpoints import ModelCard, read_model, write_model
+from .checkpoints import ModelCard, model_path, read_model, write_model
 from .conditioning import condition_length
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
@@ -224,7 +224,7 @@ def train(
     config
         The choices.
     initial
-        A model file to start from, of the same shapes (fine-tuning).
+        Model to start from (fine-tuning): a file, or the name of one in the package.
     dry_run
         Print and save the configuration only.
     progress
@@ -261,7 +261,8 @@ def train(
         start = None
         shapes = _shapes(data, config)
         if initial:
-            start = warm_start(read_model(initial), shapes, data.space, data.units)
+            model = read_model(model_path(initial))
+            start = warm_start(model, shapes, data.space, data.units)
             shapes = start.config
         for option in ("field_weights", "expected"):
             if unknown := set(getattr(config, option)) - set(data.fields):

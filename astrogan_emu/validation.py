@@ -36,11 +36,9 @@ from .errors import CornerWarning, DatasetError
 from .expected_errors import at_edge
 from .field_specs import as_unit
 from .grids import GridSpec, paint
-from .halos import OccupationModel
 from .linear_theory import growth_factor
 from .metrics import score
 from .particle_mesh import evolve
-from .preparation import PreparationConfig
 from .preparation_plan import Plan, Row, plan_training_set
 from .report import write_report
 from .scorecard import Comparison, Results, Score, by_method, compare
@@ -77,17 +75,6 @@ def _lognormal(delta: Tensor, omega_m: float, z: float) -> Tensor:
     grown = delta * float(growth_factor(1 / (1 + z), omega_m))
     density = torch.exp(grown - grown.var() / 2)
     return density / density.mean()
-
-
-def _preparation(emulator: Emulator) -> PreparationConfig:
-    """How the fields that the model was trained on were made."""
-    preparation = emulator.card.provenance.get("preparation", {})
-    settings = dict(preparation.get("settings", {})) if preparation else {}
-    known = PreparationConfig.__dataclass_fields__
-    settings = {name: value for name, value in settings.items() if name in known}
-    if "occupation" in settings:
-        settings["occupation"] = OccupationModel(**settings["occupation"])
-    return PreparationConfig(**settings)
 
 
 def _chosen(plan: Plan, sets: Sequence[str] | None) -> dict[str, Sequence[Row]]:
@@ -133,7 +120,7 @@ class _Follower:
                 f"model {emulator.card.name} makes maps; validation is for models of "
                 "boxes"
             )
-        self.config = _preparation(emulator)
+        self.config = emulator.card.preparation
         self.recipe = self.config.galaxies
 
     def grid(self, box_size: float) -> GridSpec:

@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from astrogan_emu import (
-    PreparationConfig,
     SimulationConfig,
     TrainingConfig,
     prepare,
@@ -56,11 +55,7 @@ def own_runs():
 
 def training_set(suite, model):
     """The runs on the cells, above the base and in the ranges that the model knows."""
-    config = PreparationConfig(
-        fields=model.generator.config.fields,
-        n_cells=n_cells,
-        base_steps=model.card.base.n_steps,
-    )
+    config = replace(model.card.preparation, n_cells=n_cells)
     output, space = folder / "train.h5", model.card.space
     return prepare(suite, output, config=config, space=space, progress=False)
 

@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from astrogan_emu.checkpoints import model_path, read_model
 from astrogan_emu.cli import main
+from astrogan_emu.dataset import TrainingSet
 from astrogan_emu.fields import GalaxyField
 
 TOY_RUNS = [
@@ -121,6 +123,26 @@ def test_the_chain(tmp_path, capsys):
     assert np.asarray(field).mean() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["nbody", "hydro"])
+def test_a_model_is_fine_tuned_on_a_base_like_its_own(tmp_path, name):
+    """Cells, fields and base of the model, unless something else is asked for."""
+    card = read_model(model_path(name)).card
+    assert card.preparation.base == card.base
+    assert card.preparation.fields == tuple(card.units)
+    assert main(["simulate", "suite", "--runs", "3", "--seed", "1", *TOY_RUNS]) == 0
+    cells = ("--n-cells", "16", "--fields", "matter,galaxies")
+    assert main(["prepare", "suite", "-o", "train.h5", "--like", name, *cells]) == 0
+    with TrainingSet.open(tmp_path / "train.h5") as data:
+        assert data.base_settings == card.base.to_dict()
+        assert data.n_cells == 16
+    options = ["--init-from", name, "--set", "critic_widths=[4]"]
+    for choice in ("paired_steps=1", "adversarial_steps=0"):
+        options += ["--set", choice]
+    assert main(["train", "train.h5", "-o", "run", *options]) == 0
+    tuned = read_model(tmp_path / "run" / "model.safetensors")
+    assert tuned.card.base == card.base
+
+
 def test_a_choice_that_does_not_exist_is_named(capsys):
     """The message lists those that do."""
     assert main(["train", "train.h5", "-o", "run", "--set", "depth=3"]) == 1
@@ -134,6 +156,9 @@ def test_maps_need_their_parameters(capsys):
     dry = ["prepare", "Maps_Mtot_X_LH_z=0.00.npy", "-o", "train.h5", "--dry-run"]
     assert main([*dry, "--parameters", "params_LH_X.txt"]) == 1
     assert "no --dry-run" in capsys.readouterr().err
+    like = ["prepare", "Maps_Mtot_X_LH_z=0.00.npy", "-o", "train.h5", "--like", "nbody"]
+    assert main([*like, "--parameters", "params_LH_X.txt"]) == 1
+    assert "no --like" in capsys.readouterr().err
 
 
 def test_the_module_is_the_program():

@@ -50,7 +50,7 @@ LAYERS = [
     *("companions.photometry", "companions.results", "companions.detection"),
     *("companions.injections", "companions.challenge"),
     *("companions.command", "companions"),
-    *("cli", "__main__"),
+    *("training_commands", "cli", "__main__"),
 ]
 
 
