@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from astrogan_emu import GalaxyField
+from astrogan_emu.suites import read_suite, write_suite
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -26,8 +27,8 @@ def run(tmp_path, monkeypatch, capfd):
     backend = matplotlib.get_backend()
     matplotlib.use("agg")
 
-    def call(name):
-        monkeypatch.setattr(sys, "argv", [name])
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capfd.readouterr().out
 
@@ -104,6 +105,18 @@ def test_fine_tune(run, tmp_path):
     assert "on the run that was kept out of all this" in said
     assert said.count("together") == 2
     assert (tmp_path / "fine_tune/4_steps/model.safetensors").is_file()
+
+
+def test_fine_tune_on_real_snapshots(run, test_data, tmp_path):
+    """The model of gas meets runs of its own kind."""
+    roles = {"LH_7": "LH", "LH_0": "val", "LH_12": "test"}
+    suite = read_suite(test_data / "mpgadget_lh")
+    suite = suite[[r in roles and z == 0 for r, z in suite["run", "redshift"]]]
+    suite["set"] = [roles[name] for name in suite["run"]]
+    write_suite(suite, tmp_path / "suite.ecsv")
+    said = run("fine_tune.py", "suite.ecsv")
+    assert said.count("gas_temperature: power within") == 5
+    assert said.count("together") == 2
 
 
 def test_lightcone(run, tmp_path):
