@@ -78,6 +78,7 @@ def plan_memory(
     mesh_factor: int = 1,
     halos: bool = False,
     available: float,
+    workers: tuple[int, float] | None = None,
 ) -> MemoryPlan:
     """Need of one box, with the network in as few tiles as there is room for.
 
@@ -93,6 +94,8 @@ def plan_memory(
         Whether the base has galaxies, and so needs halos.
     available
         What may be used [bytes].
+    workers
+        If tiles are made elsewhere: how many at once, and the memory for each [bytes].
 
     Returns
     -------
@@ -111,7 +114,8 @@ def plan_memory(
     flat = n_cells**network.n_dim
     kept = 4 * flat * (network.in_channels + network.out_channels)
     whole = kept + 4 * flat * (_WHOLE + network.out_channels)
-    tiling = choose_tiling(n_cells, network, available - kept)
+    at_once, room = (1, available - kept) if workers is None else workers
+    tiling = choose_tiling(n_cells, network, room, at_once)
     if tiling is None or max(base, whole) > available:
         needed = max(base, whole, kept + least_memory(network))
         share = max(available, 0) / needed
@@ -121,7 +125,11 @@ def plan_memory(
             f"{max(available, 0) / 1e9:.3g} GB are available; choose about {below} "
             "cells, or free some memory"
         )
-    network_need = kept + tiling.window_cells * bytes_per_cell(network)
+    # Of a tile that is made elsewhere, what is sent and what comes back.
+    per_cell = 8 * (network.in_channels + network.out_channels)
+    if workers is None:
+        per_cell = bytes_per_cell(network)
+    network_need = kept + tiling.window_cells * per_cell
     plan = MemoryPlan(base, max(whole, network_need), int(available), tiling)
     if plan.needed > _LARGE:
         _LOG.info("a box of %d^%d cells %s", n_cells, network.n_dim, plan)

@@ -22,9 +22,9 @@ from .errors import (
     ParameterRangeError,
     UnknownFieldError,
 )
-from .generated_fields import NOISE_STREAM
+from .generator_noise import window_noise
 from .initial_conditions import linear_field
-from .noise import cell_noise, whole_seed
+from .noise import whole_seed
 from .parameters import COSMOLOGICAL
 from .simulations import LCDM_SPACE
 
@@ -171,11 +171,8 @@ def differentiable_fields(
         base = torch.stack([base[0], galaxies])
     noise = None
     if stochastic:
-        levels = enumerate(generator.network.noise_levels)
-        noise = [
-            cell_noise(seed, NOISE_STREAM + i, n_cells >> level)[None, None]
-            for i, level in levels
-        ]
+        levels, whole = generator.network.noise_levels, (n_cells,) * 3
+        noise = window_noise(seed, levels, n_cells, (0, 0, 0), whole)
     told = conditions(card.space, vector[None], redshift)
     result: Tensor = generator(base[None], told, noise)[0]
     return result[[made.index(name) for name in wanted]]

@@ -40,6 +40,7 @@ from .kept_memory import kept_memory
 from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import velocity_field
+from .spread_tiles import workers_of
 
 __all__ = ["Emulator"]
 
@@ -129,6 +130,7 @@ class Emulator:
         fixed: bool = False,
         paired: bool = False,
         max_memory: float | None = None,
+        client: Any | None = None,
         **keywords: Any,
     ) -> dict[str, GalaxyField]:
         """Fields of one realisation.
@@ -161,6 +163,9 @@ class Emulator:
         max_memory
             Most memory to use [GB]; what is free if not given. The less there is, the
             more of the network's work is done twice.
+        client
+            A `distributed.Client` whose workers run the network, tile by tile, for a
+            large box. The base is made here.
         **keywords
             Parameters by name, such as ``sigma_8=0.8``.
 
@@ -179,6 +184,8 @@ class Emulator:
             If `n_cells` or the initial conditions do not fit.
         NotEnoughMemoryError
             If the box does not fit into memory; see `memory_plan`.
+        BatchError
+            If the workers of `client` are lost.
         """
         values = checked_parameters(self.card, params, keywords, extrapolate)
         z = checked_redshift(self.card, redshift, extrapolate)
@@ -196,6 +203,7 @@ class Emulator:
             fixed=fixed,
             paired=paired,
             max_memory=max_memory,
+            client=client,
         )
 
     def realisation(
@@ -211,9 +219,10 @@ class Emulator:
         fixed: bool = False,
         paired: bool = False,
         max_memory: float | None = None,
+        client: Any | None = None,
     ) -> dict[str, GalaxyField]:
         """What `emulate` does after its checks, so that a batch is checked once."""
-        plan = self.memory_plan(grid.n_cells, max_memory)
+        plan = self.memory_plan(grid.n_cells, max_memory, client)
         with torch.no_grad():
             with kept_memory(plan.base, plan.available):
                 base = self.base(
@@ -231,7 +240,9 @@ class Emulator:
                 )
             with kept_memory(plan.generator, plan.available):
                 made = generated_fields(
-                    self._model, base, values, z, seed, plan.tiling, noisy=stochastic
+                    *(self._model, base, values, z, seed, plan.tiling),
+                    noisy=stochastic,
+                    client=client,
                 )
         result = {}
         for name in ingredients(names):
@@ -394,12 +405,14 @@ class Emulator:
         share = (cells - torch.arange(n)).clamp(0, 1).to(base)
         return torch.tensordot(base, share, 1) / cells
 
-    def memory_plan(self, n_cells: int, max_memory: float | None = None) -> MemoryPlan:
+    def memory_plan(
+        self, n_cells: int, max_memory: float | None = None, client: Any | None = None
+    ) -> MemoryPlan:
         """How much memory a box needs, before it is made.
 
         Parameters
         ----------
-        n_cells, max_memory
+        n_cells, max_memory, client
             As for `emulate`.
 
         Returns
@@ -419,6 +432,7 @@ class Emulator:
             mesh_factor=self.card.base.mesh_factor,
             halos=self.card.base.galaxies is not None,
             available=memory_limit(max_memory, device),
+            workers=None if client is None else workers_of(client),
         )
 
     def grid(self, n_cells: int) -> GridSpec:

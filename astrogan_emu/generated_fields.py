@@ -1,24 +1,19 @@
-"""What a model makes of a base: conditions and noise for it, and the fields.
-
-The numbers of the noise depend on the seed and on their place, so that tiles of any
-size are told the same.
-"""
+"""What a model makes of a base: conditions and noise for it, and the fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from .checkpoints import Model
 from .conditioning import conditions
-from .noise import cell_noise
+from .generator_noise import window_noise
+from .spread_tiles import spread_corrections
 from .tiling import Tiling, corrections
 
-__all__ = ["NOISE_STREAM", "generated_fields"]
-
-NOISE_STREAM = 100
-"""First stream of the generator's noise, which must not be that of the phases."""
+__all__ = ["generated_fields"]
 
 
 def generated_fields(
@@ -30,6 +25,7 @@ def generated_fields(
     tiling: Tiling,
     *,
     noisy: bool = True,
+    client: Any | None = None,
 ) -> Tensor:
     """Fields over a base.
 
@@ -49,6 +45,8 @@ def generated_fields(
         How the network's work is cut.
     noisy
         Whether there is noise.
+    client
+        A `distributed.Client` whose workers make the tiles, instead of this process.
 
     Returns
     -------
@@ -58,25 +56,16 @@ def generated_fields(
     space = model.card.space
     vector = space.vector({name: values[name] for name in space.names})
     told = conditions(space, vector[None], redshift).to(base.device)
-    levels = model.generator.network.noise_levels
+    whole = base[None]
 
     def noise(start: Sequence[int], shape: Sequence[int]) -> list[Tensor] | None:
-        if not noisy:
-            return None
-        return [
-            cell_noise(
-                seed,
-                NOISE_STREAM + i,
-                base.shape[-1] >> level,
-                n_dim=base.ndim - 1,
-                # Windows are cut between the coarsest cells.
-                start=[first >> level for first in start],
-                shape=[size >> level for size in shape],
-                device=base.device,
-            )[None, None]
-            for i, level in enumerate(levels)
-        ]
+        levels = model.generator.network.noise_levels
+        n, device = base.shape[-1], base.device
+        return window_noise(seed, levels, n, start, shape, device) if noisy else None
 
-    whole = base[None]
-    correction = corrections(model.generator, whole, told, noise, tiling)
+    if client is None:
+        correction = corrections(model.generator, whole, told, noise, tiling)
+    else:
+        own_seed = seed if noisy else None
+        correction = spread_corrections(model, whole, told, own_seed, tiling, client)
     return model.generator.physical(whole, correction)[0]

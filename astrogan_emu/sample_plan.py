@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from astropy import units as u
 from astropy.table import QTable, Row, Table
 from numpy.typing import NDArray
@@ -32,20 +29,16 @@ from .checkpoints import ModelCard, model_path
 from .emulator import Emulator
 from .errors import (
     AstroganError,
-    BatchError,
-    CheckpointError,
     GridError,
     ParameterError,
-    UnknownModelError,
 )
 from .field_specs import FIELDS
 from .grids import GridSpec
 from .parameters import COSMOLOGICAL, ParameterSpace, as_parameter_table
+from .same_model import same_model
 from .snapshots import Snapshot
 
 __all__ = ["SamplePlan", "SampleRecipe", "plan_samples", "sample_seed"]
-
-_loading = threading.Lock()
 
 
 def sample_seed(seed: int, number: int) -> int:
@@ -110,28 +103,7 @@ class SampleRecipe:
         BatchError
             If there is no such device here.
         """
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise BatchError(
-                f"{socket.gethostname()} has no CUDA device that this process sees; "
-                "start the workers with dask-cuda, or choose device='cpu'"
-            )
-        # A lock, as threads that start together would each read the file.
-        with _loading:
-            try:
-                emulator = Emulator.load(self.model, device=self.device)
-            except (CheckpointError, UnknownModelError) as error:
-                raise CheckpointError(
-                    f"cannot load the model on {socket.gethostname()}: {error}; every "
-                    "worker needs it at the same path"
-                ) from error
-        if emulator.identity["sha256"] != self.sha256:
-            raise CheckpointError(
-                f"the model {self.model} on {socket.gethostname()} is not the one the "
-                f"batch was planned with: its sha256 begins with "
-                f"{emulator.identity['sha256'][:12]}, not {self.sha256[:12]}; give "
-                "every worker the same file and do not change it during a run"
-            )
-        return emulator
+        return Emulator(same_model(self.model, self.sha256, self.device))
 
     def emulate(
         self, row: Any, initial_conditions: NDArray[np.float32] | None = None

@@ -20,11 +20,13 @@ from .networks import NetworkConfig
 
 __all__ = [
     "Tiling",
+    "Window",
     "bytes_per_cell",
     "choose_tiling",
     "corrections",
     "least_memory",
     "margin",
+    "window_of",
 ]
 
 # Arrays of the widest level that are alive at once: the sum of skip and doubled field,
@@ -38,13 +40,25 @@ Noise = Callable[[Sequence[int], Sequence[int]], list[Tensor] | None]
 
 
 @dataclass(frozen=True)
-class _Window:
-    """One tile with its margin."""
+class Window:
+    """One tile with its margin.
 
-    start: tuple[int, ...]  # first cell, margin included; may be negative
+    Parameters
+    ----------
+    start
+        First cell along each axis, margin included; may be negative.
+    shape
+        Cells along each axis.
+    inner
+        The tile in the window.
+    place
+        The tile in the grid.
+    """
+
+    start: tuple[int, ...]
     shape: tuple[int, ...]
-    inner: tuple[slice, ...]  # the tile in the window
-    place: tuple[slice, ...]  # the tile in the grid
+    inner: tuple[slice, ...]
+    place: tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class Tiling:
         """Cells of all tiles with their margins."""
         return sum(_product(window.shape) for window in self.windows())
 
-    def windows(self) -> Iterator[_Window]:
+    def windows(self) -> Iterator[Window]:
         """Every tile, in order."""
         n = self.n_cells
         axes = []
@@ -105,7 +119,7 @@ class Tiling:
                 own = length - 2 * before
                 inner.append(slice(before, before + own))
                 place.append(slice(start + before, start + before + own))
-            yield _Window(
+            yield Window(
                 tuple(start for start, _, _ in chosen),
                 tuple(length for _, length, _ in chosen),
                 tuple(inner),
@@ -145,8 +159,10 @@ def bytes_per_cell(network: NetworkConfig) -> int:
     return int(4 * (most + network.in_channels + len(network.widths)))
 
 
-def choose_tiling(n_cells: int, network: NetworkConfig, memory: float) -> Tiling | None:
-    """The tiling with the fewest computed cells that fits.
+def choose_tiling(
+    n_cells: int, network: NetworkConfig, memory: float, at_once: int = 1
+) -> Tiling | None:
+    """The tiling with the fewest computed cells, one after the other, that fits.
 
     Parameters
     ----------
@@ -155,7 +171,9 @@ def choose_tiling(n_cells: int, network: NetworkConfig, memory: float) -> Tiling
     network
         The network.
     memory
-        For the network alone, in bytes.
+        For the network alone, on one tile, in bytes.
+    at_once
+        Tiles that are worked on at the same time, each with that memory.
 
     Returns
     -------
@@ -178,7 +196,7 @@ def choose_tiling(n_cells: int, network: NetworkConfig, memory: float) -> Tiling
         tiling = Tiling(n_cells, tile, wide)
         if tiling.window_cells > most:
             continue
-        cost = tiling.n_tiles * tiling.window_cells
+        cost = -(-tiling.n_tiles // at_once) * tiling.window_cells
         if best is None or cost < best[0]:
             best = cost, tiling
     return None if best is None else best[1]
@@ -220,7 +238,7 @@ def corrections(
     n_fields = len(generator.config.heads)
     result = base.new_empty((base.shape[0], n_fields, *base.shape[2:]))
     for window in tiling.windows():
-        part = _periodic(base, window.start, window.shape)
+        part = window_of(base, window)
         made = generator.correction(part, conditions, noise(window.start, window.shape))
         place: tuple[Any, ...] = (..., *window.place)
         inner: tuple[Any, ...] = (..., *window.inner)
@@ -228,9 +246,10 @@ def corrections(
     return result
 
 
-def _periodic(values: Tensor, start: Sequence[int], shape: Sequence[int]) -> Tensor:
+def window_of(values: Tensor, window: Window) -> Tensor:
     """A window of a periodic field, whose first two axes are no places."""
-    for axis, (first, size) in enumerate(zip(start, shape, strict=True), start=2):
+    edges = zip(window.start, window.shape, strict=True)
+    for axis, (first, size) in enumerate(edges, start=2):
         n = values.shape[axis]
         if first == 0 and size == n:
             continue

@@ -36,6 +36,7 @@ LAYERS = [
     *("generator_losses", "training_state", "warm_start", "training"),
     *("tiling", "box_memory"),
     *("derived_fields", "expected_errors"),
+    *("generator_noise", "same_model", "spread_tiles"),
     *("_initial_conditions_input", "_model_input", "generated_fields"),
     *("emulator", "emulation", "differentiable"),
     *("catalogues", "lightcones"),
