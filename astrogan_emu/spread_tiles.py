@@ -107,15 +107,15 @@ def spread_corrections(
         with dask.config.set({_WARNING: "1 TB"}):
             return client.submit(
                 _make_tile,
-                *(str(model.path), model.sha256, part, conditions, seed),
-                *(base.shape[-1], window),
+                *(str(model.path), model.sha256, base.device.type),
+                *(part, conditions, seed, base.shape[-1], window),
                 pure=False,
             )
 
     waiting = tiling.windows()
     n_ahead = 1 + sum(client.nthreads().values())
-    running = {submit(window): window for window in islice(waiting, n_ahead)}
     try:
+        running = {submit(window): window for window in islice(waiting, n_ahead)}
         while running:
             try:
                 done, _ = distributed.wait(
@@ -143,6 +143,7 @@ def spread_corrections(
 def _make_tile(
     path: str,
     sha256: str,
+    device: str,
     part: Floats,
     told: Floats,
     seed: int | None,
@@ -151,13 +152,12 @@ def _make_tile(
 ) -> Floats:
     """The body of a worker's task: the network over one window, without its margin."""
     with shared_cores(), torch.no_grad():
-        generator = same_model(path, sha256).generator
+        generator = same_model(path, sha256, device).generator
         noise = None
         if seed is not None:
-            levels = generator.network.noise_levels
-            noise = window_noise(seed, levels, n_cells, window.start, window.shape)
-        # A worker's arrays cannot be written to.
-        base = torch.from_numpy(np.array(part))
-        made = generator.correction(base, torch.from_numpy(np.array(told)), noise)
+            levels, place = generator.network.noise_levels, (window.start, window.shape)
+            noise = window_noise(seed, levels, n_cells, *place, device)
+        base, conditions = (torch.tensor(x, device=device) for x in (part, told))
+        made = generator.correction(base, conditions, noise)
         inner: tuple[Any, ...] = (..., *window.inner)
-        return made[inner].numpy().copy()
+        return made[inner].cpu().numpy().copy()
