@@ -8,6 +8,7 @@ worker to another.
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import Any
 
@@ -22,8 +23,9 @@ from .box_memory import available_memory
 from .checkpoints import Model
 from .errors import AstroganError, BatchError
 from .generator_noise import window_noise
+from .kept_memory import kept_memory
 from .same_model import same_model
-from .tiling import Tiling, Window, window_of
+from .tiling import Tiling, Window, bytes_per_cell, window_of
 from .torch_threads import shared_cores
 
 __all__ = ["spread_corrections", "workers_of"]
@@ -158,6 +160,8 @@ def _make_tile(
             levels, place = generator.network.noise_levels, (window.start, window.shape)
             noise = window_noise(seed, levels, n_cells, *place, device)
         base, conditions = (torch.tensor(x, device=device) for x in (part, told))
-        made = generator.correction(base, conditions, noise)
+        need = math.prod(window.shape) * bytes_per_cell(generator.config.network)
+        with kept_memory(need, available_memory(device)):
+            made = generator.correction(base, conditions, noise)
         inner: tuple[Any, ...] = (..., *window.inner)
         return made[inner].cpu().numpy().copy()
