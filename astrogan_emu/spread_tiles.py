@@ -50,15 +50,18 @@ def workers_of(client: Any) -> tuple[int, float]:
     BatchError
         If it has no workers.
     """
-    threads = sum(client.nthreads().values())
+    threads = client.nthreads()
     if not threads:
         raise BatchError("the cluster of this client has no workers; start some")
-    # Tasks, as nothing else on a worker is told of its limit.
+    # Tasks, as nothing else on a worker is told of its limit. One that is gone by then
+    # is not waited for.
     asked = [
-        client.submit(available_memory, workers=[address], pure=False)
-        for address in client.nthreads()
+        client.submit(
+            available_memory, workers=[address], allow_other_workers=True, pure=False
+        )
+        for address in threads
     ]
-    return threads, min(client.gather(asked))
+    return sum(threads.values()), min(client.gather(asked))
 
 
 def spread_corrections(
