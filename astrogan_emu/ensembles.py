@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .metrics import jackknife
 from .scorecard import Comparison, Score
 
 __all__ = [
@@ -124,31 +126,37 @@ def scatter_scores(key: Key, values: Mapping[str, Array], n_runs: int) -> list[S
     ]
 
 
-def response(low: Comparison, high: Comparison) -> dict[str, Array]:
-    """Change of ln P between two simulations that differ in one parameter.
+def response(low: Sequence[Comparison], high: Sequence[Comparison]) -> dict[str, Array]:
+    """Change of ln P between simulations that differ in one parameter.
 
     Parameters
     ----------
     low, high
-        Of the same method, field, redshift and phases.
+        Of the same method, field and redshift; one of each for every realisation of
+        the phases, in the same order.
 
     Returns
     -------
     dict
-        ``k``, and ``made`` and ``true``, the differences of ln P.
+        ``k``, and ``made`` and ``true``, the differences of ln P, of shape
+        (realisations, k).
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "k": low.k,
-            "made": np.log(high.values["power"] / low.values["power"]),
-            "true": np.log(high.truth["power"] / low.truth["power"]),
-        }
+
+    def change(name: str) -> Array:
+        pairs = zip(low, high, strict=True)
+        powers = [
+            (getattr(a, name)["power"], getattr(b, name)["power"]) for a, b in pairs
+        ]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.array([np.log(after / before) for before, after in powers])
+
+    return {"k": low[0].k, "made": change("values"), "true": change("truth")}
 
 
 def responses(
     groups: Mapping[Key, Sequence[Comparison]], seeds: Mapping[str, Any]
 ) -> dict[tuple[str, str, float, str], dict[str, Array]]:
-    """Response to each parameter in which two runs of one seed differ, widest pair.
+    """Response to each parameter in which two runs of one seed differ.
 
     Parameters
     ----------
@@ -160,27 +168,33 @@ def responses(
     Returns
     -------
     dict
-        By (method, field, redshift, parameter), from `response`.
+        By (method, field, redshift, parameter), from `response`: of the widest pair,
+        and of the pairs between the same two points that have other seeds.
     """
     result: dict[tuple[str, str, float, str], dict[str, Array]] = {}
-    widths: dict[tuple[str, str, float, str], float] = {}
     for key, group in groups.items():
-        for low in group:
-            for high in group:
-                if seeds[low.run] is None or seeds[low.run] != seeds[high.run]:
-                    continue
-                changes = {
-                    name: high.parameters[name] - value
-                    for name, value in low.parameters.items()
-                    if high.parameters[name] != value
-                }
-                if len(changes) != 1:
-                    continue
-                ((name, change),) = changes.items()
-                if change > widths.get((*key, name), 0.0):
-                    widths[(*key, name)] = change
-                    result[(*key, name)] = response(low, high)
+        of_seed = defaultdict(list)
+        for each in group:
+            if seeds[each.run] is not None:
+                of_seed[seeds[each.run]].append(each)
+        points = defaultdict(list)
+        for runs in of_seed.values():
+            for low, high in itertools.permutations(runs, 2):
+                before, after = low.parameters, high.parameters
+                changed = [n for n in before if before[n] != after[n]]
+                if len(changed) == 1 and after[changed[0]] > before[changed[0]]:
+                    between = (*before.values(), *after.values())
+                    points[changed[0], between].append((low, high))
+        # The narrow ones first, so that the widest stays.
+        for (name, _), pairs in sorted(
+            points.items(), key=lambda item: _width(item[0][0], *item[1][0])
+        ):
+            result[(*key, name)] = response(*zip(*pairs, strict=True))
     return result
+
+
+def _width(name: str, low: Comparison, high: Comparison) -> float:
+    return high.parameters[name] - low.parameters[name]
 
 
 def response_scores(
@@ -201,15 +215,24 @@ def response_scores(
     -------
     Score
         Largest error of the change of ln P, over the largest change: a response
-        passes through zero, where no ratio means anything.
+        passes through zero, where no ratio means anything. Changes are means over
+        the realisations, and the error is their jackknife where they are enough.
     """
     inside = values["k"] <= half
-    made, true = values["made"][inside], values["true"][inside]
-    known = np.isfinite(made) & np.isfinite(true)
-    error = float("nan")
-    if known.any() and (largest := np.abs(true[known]).max()) > 0:
-        error = float(np.abs(made - true)[known].max() / largest)
-    return Score.judged(f"M8 response to {key[3]}", key[:3], error, 0.05, 2)
+    made, true = values["made"][:, inside], values["true"][:, inside]
+
+    def worst(own: Sequence[int]) -> float:
+        off, largest = np.abs((made - true)[own].mean(0)), np.abs(true[own].mean(0))
+        known = np.isfinite(off)
+        if not known.any() or largest[known].max() == 0:
+            return float("nan")
+        return float(off[known].max() / largest[known].max())
+
+    n = len(made)
+    judged = Score.judged(
+        f"M8 response to {key[3]}", key[:3], worst(range(n)), 0.05, 2 * n
+    )
+    return replace(judged, error=jackknife(worst, range(n), range(n)))
 
 
 def error_table(comparisons: Sequence[Comparison], method: str) -> dict[str, Any]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .scorecard import TRIANGLES, Comparison, Score
 
-__all__ = ["score"]
+__all__ = ["jackknife", "score"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+T = TypeVar("T")
 Measure = Callable[[Sequence[Comparison]], float]
 
 # Means over few peaks or voids are noise, not errors.
@@ -168,19 +169,38 @@ def score(
             metric.name, key, metric.value(of), metric.bar, len(of), least=metric.least
         )
         if metric.sampled:
-            judged = replace(judged, error=_jackknife(metric.value, of, seeds or {}))
+            judged = replace(
+                judged, error=jackknife(metric.value, of, _phases(of, seeds))
+            )
         result.append(judged)
     return result
 
 
-def _jackknife(
-    value: Measure, of: Sequence[Comparison], seeds: Mapping[str, Any]
+def _phases(of: Sequence[Comparison], seeds: Mapping[str, Any] | None) -> list[Any]:
+    """What tells the phases of each run from others: its seed, or the run itself."""
+    known = [(seeds or {}).get(each.run) for each in of]
+    return [own.run if s is None else s for own, s in zip(of, known, strict=True)]
+
+
+def jackknife(
+    value: Callable[[Sequence[T]], float], of: Sequence[T], groups: Sequence[Any]
 ) -> float | None:
-    """Sampling error of a number, from what it is without the runs of each seed."""
-    known = [seeds.get(each.run) for each in of]
-    groups = [
-        run.run if seed is None else seed for run, seed in zip(of, known, strict=True)
-    ]
+    """Sampling error of a number, from what it is without each group (Tukey 1958).
+
+    Parameters
+    ----------
+    value
+        The number of some of `of`.
+    of
+        What it is measured on.
+    groups
+        To which each of them belongs, such as the seed of its phases.
+
+    Returns
+    -------
+    float or None
+        Standard deviation; none if there are fewer than three groups.
+    """
     n = len(set(groups))
     if n < _FEWEST_SEEDS:
         return None

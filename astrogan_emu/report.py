@@ -306,7 +306,7 @@ def _scatter(results: Results) -> str:
 
 
 def _response(results: Results) -> str:
-    """Change of ln P with each parameter, simulation and model."""
+    """Change of ln P with each parameter, simulation and model, mean over phases."""
     own = {
         (z, name): values
         for (method, field, z, name), values in results.responses.items()
@@ -326,8 +326,9 @@ def _response(results: Results) -> str:
         values = own.get((z, name))
         if values is None:
             continue
-        panels[i, j].plot(values["k"], values["true"], "k--", label="simulation")
-        panels[i, j].plot(values["k"], values["made"], label="model")
+        made, true = (values[which].mean(0) for which in ("made", "true"))
+        panels[i, j].plot(values["k"], true, "k--", label="simulation")
+        panels[i, j].plot(values["k"], made, label="model")
         panels[i, j].set_xscale("log")
         panels[i, j].set_title(f"{name}, z = {z:g}", fontsize=10)
     panels[0, 0].legend(fontsize=8)

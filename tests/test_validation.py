@@ -13,6 +13,7 @@ from astrogan_emu.ensembles import (
     error_table,
     response,
     response_scores,
+    responses,
     scatter,
     scatter_scores,
 )
@@ -176,7 +177,8 @@ def test_response_is_the_difference_of_log_power():
     """Contrast 1 % higher changes ln P by 2 ln 1.01."""
     low = {"matter": lognormal(1)}
     high = {"matter": 1 + 1.01 * (low["matter"] - 1)}
-    found = response(compared(low, low)[0], compared(high, high)[0])
+    found = response(compared(low, low), compared(high, high))
+    assert found["made"].shape == (1, len(found["k"]))
     np.testing.assert_allclose(found["made"], 2 * np.log(1.01), rtol=1e-6)
     np.testing.assert_allclose(found["true"], found["made"])
 
@@ -209,10 +211,45 @@ def test_a_response_that_is_too_weak_fails():
     true = np.array([0.1, -0.2, 0.4, 9.0])
     k = np.array([0.1, 0.5, 1.0, 4.0])
     for share, value in ((1.0, 0.0), (0.5, 0.5)):
-        changes = {"k": k, "made": share * true, "true": true}
+        changes = {"k": k, "made": share * true[None], "true": true[None]}
         found = response_scores(key, changes, 2.0)
         assert found.value == pytest.approx(value)
         assert found.passed is (share == 1.0)
+        assert found.error is None
+
+
+def test_chances_of_a_response_average_out():
+    """Errors that cancel over realisations are sampling errors, and said to be."""
+    key = ("model", "matter", 0.0, "h")
+    true = np.full((4, 3), 0.2)
+    chance = 0.04 * np.array([1, -1, 1, -1])[:, None]
+    values = {"k": np.array([0.1, 0.5, 1.0]), "made": true + chance, "true": true}
+    found = response_scores(key, values, 2.0)
+    assert found.value == pytest.approx(0)
+    assert found.n_runs == 8
+    # Without one of four, a third of its chance is left.
+    assert found.passed is True
+    values["made"] = values["made"] + 0.02
+    found = response_scores(key, values, 2.0)
+    assert found.value == pytest.approx(0.1)
+    assert found.error == pytest.approx(0.2 / 3 * np.sqrt(3))
+
+
+def test_responses_are_those_of_the_widest_pair_of_each_seed():
+    """Runs of two seeds at three values of one parameter; one run of a third seed."""
+    own = []
+    for seed, values in ((1, (0.7, 0.8, 0.9)), (2, (0.7, 0.9)), (3, (0.7,))):
+        for sigma_8 in values:
+            fields = {"matter": 1 + sigma_8 * (lognormal(seed) - 1)}
+            run = f"{seed} {sigma_8}"
+            own += compared(fields, fields, run=run, parameters={"sigma_8": sigma_8})
+    seeds = {each.run: int(each.run[0]) for each in own}
+    key = (own[0].method, "matter", own[0].redshift)
+    ((name, found),) = responses({key: own}, seeds).items()
+    assert name == (*key, "sigma_8")
+    assert found["made"].shape == (2, len(own[0].k))
+    np.testing.assert_allclose(found["true"], 2 * np.log(0.9 / 0.7), rtol=1e-6)
+    assert responses({key: own}, dict.fromkeys(seeds)) == {}
 
 
 def test_errors_by_scale_are_those_of_the_fields():
@@ -277,7 +314,7 @@ def test_pairs_give_the_response(suite, tmp_path):
     assert ("model", "matter", 0.0, "omega_m") in results.responses
     values = results.responses["base", "matter", 1.0, "omega_m"]
     # The base of the same phases responds much as the simulation does.
-    assert np.corrcoef(values["made"][:4], values["true"][:4])[0, 1] > 0.5
+    assert np.corrcoef(values["made"][0, :4], values["true"][0, :4])[0, 1] > 0.5
 
 
 def test_a_card_keeps_what_was_measured(suite, tmp_path):
