@@ -297,13 +297,18 @@ def bispectrum_loss(made: Modes, target: Modes, turn: int) -> Tensor:
     long = [modes.filtered(first) for modes in (made, target)]
     distances = []
     for shell in shells:
-        window = _window(target, shell)
-        short = [modes.filtered(window) for modes in (made, target)]
+        short = long
+        if shell > 0:
+            window = _window(target, shell)
+            short = [modes.filtered(window) for modes in (made, target)]
         with torch.no_grad():
             variance, long_variance = (
                 each[1].square().mean(cells) for each in (short, long)
             )
-        for third, third_variance in ((short, variance), (long, long_variance)):
+        thirds = [(short, variance)]
+        if shell > 0:
+            thirds.append((long, long_variance))
+        for third, third_variance in thirds:
             size = _SKEW * variance * third_variance.sqrt()
             known = size > 0
             unit = torch.where(known, size, 1)

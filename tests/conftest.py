@@ -31,3 +31,27 @@ def test_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"ASTROGAN_TEST_DATA = {folder} is not a folder")
     return path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two processes of a cluster that restarts what is killed."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit=1_500_000_000,
+            dashboard_address=":0",
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def client(cluster):
+    """The same with both workers at work, whatever the test before did to them."""
+    # Nothing takes longer, even on a machine that is busy with other things [s].
+    cluster.wait_for_workers(2, timeout=300)
+    return cluster

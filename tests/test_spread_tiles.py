@@ -19,30 +19,6 @@ from astrogan_emu.tiling import Tiling, choose_tiling, margin
 CENTRE = {"omega_m": 0.3, "omega_b": 0.05, "h": 0.7, "n_s": 1.0, "sigma_8": 0.8}
 # Nothing below takes longer, even on a machine that is busy with other things [s].
 LONGEST = 120
-MEMORY = 1_500_000_000
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Two processes of a cluster that restarts what is killed."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            memory_limit=MEMORY,
-            dashboard_address=":0",
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-def client(cluster):
-    """The same with both workers at work, whatever the test before did to them."""
-    cluster.wait_for_workers(2, timeout=LONGEST)
-    return cluster
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +89,8 @@ def test_the_plan_knows_the_workers(client, emulator):
     """What the network needs is not needed here, and tiles fit into a worker."""
     at_once, memory = workers_of(client)
     assert at_once == 2
-    assert memory < MEMORY
+    workers = client.scheduler_info()["workers"].values()
+    assert memory < min(each["memory_limit"] for each in workers)
     here, there = (emulator.memory_plan(256, 16, c) for c in (None, client))
     assert there.generator < here.generator
     assert there.tiling.n_tiles > here.tiling.n_tiles
