@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .conditioning import conditions
+from .conditioning import condition_names, conditions
 from .errors import TrainingError
 from .generators import FieldGenerator
 from .parameters import ParameterSpace
@@ -22,6 +23,7 @@ __all__ = [
     "blur_conditions",
     "draw_batch",
     "draw_noise",
+    "hide_conditions",
     "one_sample",
 ]
 
@@ -179,6 +181,22 @@ def blur_conditions(
     batch.conditions = batch.conditions + torch.from_numpy(noise).to(
         batch.conditions.device
     )
+
+
+def hide_conditions(batch: Batch, space: ParameterSpace, hidden: Sequence[str]) -> None:
+    """Tell the networks nothing of some conditions, which are 0 then.
+
+    Parameters
+    ----------
+    batch
+        Its conditions are changed.
+    space
+        Of the parameters.
+    hidden
+        Of `conditioning.condition_names`.
+    """
+    told = [name not in hidden for name in condition_names(space)]
+    batch.conditions = batch.conditions * torch.tensor(told).to(batch.conditions)
 
 
 def draw_noise(

@@ -10,7 +10,7 @@ on the base and the conservation of mass are `generators`' part.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -116,6 +116,12 @@ class _Embedding(nn.Sequential):
             nn.Linear(style, style),
             nn.LeakyReLU(_SLOPE),
         )
+
+    def forget(self, conditions: Sequence[int]) -> None:
+        """Hear nothing of these conditions any more."""
+        hears = cast(nn.Linear, self[0]).weight
+        with torch.no_grad():
+            hears[:, list(conditions)] = 0
 
 
 class _ModulatedConvolution(nn.Module):

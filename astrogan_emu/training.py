@@ -25,9 +25,16 @@ from tqdm import tqdm
 from ._files import atomic_path
 from .adversarial import critic_update, critic_verdict, follow, synchronise
 from .bases import BaseSettings
-from .batches import Batch, SampleReader, base_of, blur_conditions, draw_batch
+from .batches import (
+    Batch,
+    SampleReader,
+    base_of,
+    blur_conditions,
+    draw_batch,
+    hide_conditions,
+)
 from .checkpoints import ModelCard, model_path, read_model, write_model
-from .conditioning import condition_length
+from .conditioning import condition_length, condition_names
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
 from .generator_losses import LOSSES, generator_losses
@@ -264,11 +271,15 @@ def train(
             model = read_model(model_path(initial))
             start = warm_start(model, shapes, data.space, data.units)
             shapes = start.config
-        for option in ("field_weights", "expected"):
-            if unknown := set(getattr(config, option)) - set(data.fields):
+        conditions = condition_names(data.space)
+        for option, known in (
+            *(("field_weights", data.fields), ("expected", data.fields)),
+            ("unheard", conditions),
+        ):
+            if unknown := set(getattr(config, option)) - set(known):
                 raise TrainingError(
                     f"{option} names {sorted(unknown)[0]!r}; the data have "
-                    f"{', '.join(data.fields)}"
+                    f"{', '.join(known)}"
                 )
         resolved = {
             "training": asdict(config),
@@ -287,6 +298,11 @@ def train(
         if start:
             state.generator.load_state_dict(start.weights)
             state.average.load_state_dict(start.weights)
+        for generator in (state.generator, state.average):
+            # And as nothing is told of them in training, nothing is learned.
+            generator.network.embed.forget(
+                [i for i, name in enumerate(conditions) if name in config.unheard]
+            )
         if (folder / "state.safetensors").is_file():
             state.load(folder / "state.safetensors", config)
             truncate_logs(folder, state.step)
@@ -321,6 +337,7 @@ def _loop(
             seed = (config.seed, state.step, rank)
             batch = draw_batch(samples, indices, seed, config.batch_size)
             blur_conditions(batch, data.space, config.condition_noise, (*seed, 2))
+            hide_conditions(batch, data.space, config.unheard)
             report = _step(state, batch, config, rank)
             if not np.isfinite(report["loss"]):
                 raise TrainingDivergedError(

@@ -92,7 +92,9 @@ def add_train(commands: Any) -> None:
     )
     parser.add_argument("--dry-run", action="store_true")
     parser.set_defaults(run=_train)
-    group = parser.add_argument_group("choices, as NAME=VALUE; see TrainingConfig")
+    group = parser.add_argument_group(
+        "choices, as NAME=VALUE or NAME=A,B,C; see TrainingConfig"
+    )
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
 
 
@@ -111,11 +113,14 @@ def _train(options: argparse.Namespace) -> None:
                 f"--set {text} is no choice; give NAME=VALUE with a NAME of "
                 f"{', '.join(TrainingConfig.__dataclass_fields__)}"
             )
+        several = isinstance(getattr(TrainingConfig, name, None), tuple)
+        if several and not value.startswith("["):
+            value = f"[{value}]"
         try:
             parsed = json.loads(value)
         except json.JSONDecodeError:
-            parsed = value
-        choices[name] = tuple(parsed) if isinstance(parsed, list) else parsed
+            parsed = value.strip("[]").split(",") if several else value
+        choices[name] = tuple(parsed) if several else parsed
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     path = train(
         options.dataset,

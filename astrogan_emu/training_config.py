@@ -64,6 +64,10 @@ class TrainingConfig:
     condition_noise
         Standard deviation of noise on the parameters as the networks hear them, in
         half ranges. With few simulations it keeps the response to them smooth.
+    unheard
+        Conditions that the networks do not hear, of `condition_names`. A parameter
+        that shapes the linear field alone is in the base already; told it as well, a
+        network uses it to tell the simulations of its training set apart.
     penalty, penalty_every
         Gradient penalty of the critic, and how many steps lie between two.
     weight_decay
@@ -108,6 +112,7 @@ class TrainingConfig:
     cross_weight: float = 1.0
     joint_weight: float = 0.0
     condition_noise: float = 0.0
+    unheard: tuple[str, ...] = ()
     weight_decay: float = 0.0
     penalty: float = 0.003
     penalty_every: int = 8

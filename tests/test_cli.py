@@ -1,5 +1,6 @@
 """The command line: each command does its work, and errors are one line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -105,9 +106,13 @@ def test_the_chain(tmp_path, capsys):
     assert main(["simulate", "suite", "--runs", "3", "--seed", "1", *TOY_RUNS]) == 0
     assert main(["prepare", "suite", "-o", "train.h5", "--n-cells", "16"]) == 0
     choices = ["paired_steps=2", "adversarial_steps=1", "widths=[4,6]", "name=mine"]
+    choices += ["critic_widths=4", "unheard=h,n_s"]
     options = [text for choice in choices for text in ("--set", choice)]
-    options += ["--set", "critic_widths=[4]"]
     assert main(["train", "train.h5", "-o", "run", *options]) == 0
+    chosen = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert chosen["widths"] == [4, 6]
+    assert chosen["critic_widths"] == [4]
+    assert chosen["unheard"] == ["h", "n_s"]
     model = tmp_path / "run" / "model.safetensors"
     capsys.readouterr()
     assert main(["info", str(model)]) == 0

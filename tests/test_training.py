@@ -12,7 +12,8 @@ import torch
 
 from astrogan_emu import training
 from astrogan_emu.bases import BaseSettings
-from astrogan_emu.checkpoints import read_tensors
+from astrogan_emu.checkpoints import read_model, read_tensors
+from astrogan_emu.conditioning import condition_names
 from astrogan_emu.dataset import RunSamples, TrainingSet, write_training_set
 from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import (
@@ -155,6 +156,24 @@ def test_training_can_start_from_a_model(dataset, run, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("initial", [None, "nbody"])
+def test_what_is_not_heard_changes_nothing(dataset, tmp_path, initial):
+    """But through the base; what is heard does."""
+    config = replace(TINY, unheard=("h", "n_s", "sigma_8(z)"))
+    path = train(dataset, tmp_path, config, initial=initial, progress=False)
+    network = read_model(path).generator.network
+    told = torch.rand(1, 8, generator=torch.Generator().manual_seed(1))
+    names = condition_names(LCDM_SPACE)
+    x = torch.rand(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        before = network(x, told, None)
+        for i, name in enumerate(names):
+            other = told.clone()
+            other[:, i] += 0.5
+            heard = not torch.equal(network(x, other, None), before)
+            assert heard == (name not in config.unheard), name
+
+
 def test_a_dry_run_trains_nothing(dataset, tmp_path):
     """The configuration alone is written."""
     train(dataset, tmp_path, TINY, dry_run=True, progress=False)
@@ -244,6 +263,8 @@ def test_impossible_choices_are_named(dataset, tmp_path):
         TrainingConfig(joint_weight=-1)
     with pytest.raises(TrainingError, match="expected names 'light'"):
         train(dataset, tmp_path, TrainingConfig(expected=("light",)), progress=False)
+    with pytest.raises(TrainingError, match=r"unheard names 'b'; the data have .*a,"):
+        train(dataset, tmp_path, TrainingConfig(unheard=("b",)), progress=False)
     deep = TrainingConfig(widths=(4,) * 6)
     with pytest.raises(TrainingError, match="multiple of 32"):
         train(dataset, tmp_path, deep, progress=False)
