@@ -67,7 +67,7 @@ class TrainingConfig:
     unheard
         Conditions that the networks do not hear, of `condition_names`. A parameter
         that shapes the linear field alone is in the base already; told it as well, a
-        network uses it to tell the simulations of its training set apart.
+        network can use it to tell the simulations of its training set apart.
     penalty, penalty_every
         Gradient penalty of the critic, and how many steps lie between two.
     weight_decay

@@ -15,6 +15,7 @@ import torch
 
 from astrogan_emu.batches import draw_noise, one_sample
 from astrogan_emu.checkpoints import model_path, read_model
+from astrogan_emu.conditioning import conditions
 from astrogan_emu.dataset import TrainingSet
 from astrogan_emu.statistics import power_spectrum
 
@@ -28,17 +29,21 @@ def log_power(fields, box_size):
     return np.log([each.power[low] for each in spectra])
 
 
-def log_powers(generator, data, index, middle):
+def log_powers(model, data, index, middle):
     """Ln P of the simulation, the model, the model held to a middle run, the base."""
     batch = one_sample(data, index, torch.device("cpu"))
-    told = one_sample(data, middle, torch.device("cpu")).conditions
-    noise = draw_noise(generator, batch, (7, 0))
-    made = [generator(batch.base, each, noise) for each in (batch.conditions, told)]
+    noise = draw_noise(model.generator, batch, (7, 0))
+    # In the ranges of the model: those of the data span the pairs alone.
+    told = [
+        conditions(model.card.space, data.parameters[[i]], data.redshifts[i])
+        for i in (index, middle)
+    ]
+    made = [model.generator(batch.base, each, noise) for each in told]
     of = dict(zip(METHODS, (*made, batch.base), strict=True), simulation=batch.target)
     return {name: log_power(f[0].numpy(), data.box_size) for name, f in of.items()}
 
 
-def changes(data, generator):
+def changes(data, model):
     """By (redshift, parameter): changes of ln P, a list over realisations."""
     index = {
         (run, z): i
@@ -51,7 +56,7 @@ def changes(data, generator):
             continue
         for parameter in data.space.names:
             ends = [index[f"{name}_{parameter}_{side}", z] for side in ("low", "high")]
-            low, high = (log_powers(generator, data, i, middle) for i in ends)
+            low, high = (log_powers(model, data, i, middle) for i in ends)
             change = {method: high[method] - low[method] for method in low}
             result.setdefault((z, parameter), []).append(change)
     return result
@@ -60,10 +65,10 @@ def changes(data, generator):
 def main(path, *models):
     """Print a table for each model."""
     with TrainingSet.open(path, verify=False) as data, torch.no_grad():
-        for model in models or ("nbody",):
-            found = changes(data, read_model(model_path(model)).generator)
+        for name in models or ("nbody",):
+            found = changes(data, read_model(model_path(name)))
             for channel, field in enumerate(data.fields):
-                print(f"{model}, {field}: largest change of ln P; error of", *METHODS)
+                print(f"{name}, {field}: largest change of ln P; error of", *METHODS)
                 squares = {method: [] for method in METHODS}
                 for (z, parameter), runs in sorted(found.items()):
                     true = np.array([run["simulation"][channel] for run in runs])
