@@ -7,7 +7,7 @@ share their chance fluctuations, and many more emulated fields show what of thos
 chance. `carpool` (Chartier et al. 2021) takes it off the mean of the simulations, which
 stays unbiased whatever the emulator gets wrong.
 
-Run time: two minutes on two cores. Expected result: a table of the power spectrum of
+Run time: half a minute on two cores. Expected result: a table of the power spectrum of
 matter, with the error of its mean from the simulations alone and from both, and how
 many times more simulations would have been needed for the latter.
 

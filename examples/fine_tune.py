@@ -11,8 +11,8 @@ which the column ``set`` sends one to ``val`` and one to ``test``, and starts fr
 ``hydro``. Without a suite, small particle-mesh runs with coarse forces play the other
 code, and the model is ``nbody``.
 
-Run time: two minutes on one core. Expected result: the power of matter comes closer,
-on the run that was kept out from within 0.13 to within 0.06 of the simulation's.
+Run time: a minute on two cores. Expected result: the power of matter comes closer,
+on the run that was kept out from within 0.13 to within 0.04 of the simulation's.
 Trained on one hydrodynamical run, ``hydro`` is best as it was.
 """
 

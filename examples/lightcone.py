@@ -5,7 +5,7 @@ A light cone
 Galaxies on the past light cone of an observer, with redshifts that their motions
 disturb, as a survey would list them.
 
-Run time: a minute on two cores. Expected result: ``lightcone.fits``, a catalogue of sky
+Run time: 10 s on two cores. Expected result: ``lightcone.fits``, a catalogue of sky
 positions and redshifts, and ``lightcone.png``: a wedge of walls and filaments, and the
 number of galaxies in redshift.
 """

@@ -5,7 +5,7 @@ Pictures by yt
 An emulated universe in yt: a slice, a projection and a phase diagram, from a file that
 any yt opens.
 
-Run time: 20 s on two cores. Expected result: ``slice.png``, ``projection.png`` and
+Run time: 8 s on two cores. Expected result: ``slice.png``, ``projection.png`` and
 ``phase.png``; galaxies lie where matter is dense, and nowhere else.
 """
 
