@@ -24,6 +24,8 @@ def _no_windows():
     """Draw into memory, and leave no figure open."""
     import matplotlib.pyplot as plt
 
+    # What other tests left open: matplotlib 3.8 complains of it at a switch.
+    plt.close("all")
     backend = mpl.get_backend()
     plt.switch_backend("Agg")
     yield
