@@ -143,12 +143,12 @@ def response(low: Sequence[Comparison], high: Sequence[Comparison]) -> dict[str,
     """
 
     def change(name: str) -> Array:
-        pairs = zip(low, high, strict=True)
-        powers = [
-            (getattr(a, name)["power"], getattr(b, name)["power"]) for a, b in pairs
-        ]
+        before, after = (
+            np.array([getattr(each, name)["power"] for each in runs])
+            for runs in (low, high)
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.array([np.log(after / before) for before, after in powers])
+            return np.asarray(np.log(after / before))
 
     return {"k": low[0].k, "made": change("values"), "true": change("truth")}
 
