@@ -129,6 +129,11 @@ class TrainingConfig:
             raise TrainingError(
                 "paired_steps and adversarial_steps must not be negative, nor both 0"
             )
+        for name in ("widths", "critic_widths"):
+            if not all(isinstance(width, int) for width in getattr(self, name)):
+                raise TrainingError(
+                    f"{name} must be whole numbers, got {getattr(self, name)}"
+                )
         for name in ("batch_size", "penalty_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(

@@ -259,6 +259,8 @@ def test_impossible_choices_are_named(dataset, tmp_path):
         TrainingConfig(draws=3)
     with pytest.raises(TrainingError, match="condition_rate must be positive, got 0"):
         TrainingConfig(condition_rate=0)
+    with pytest.raises(TrainingError, match="widths must be whole numbers, got"):
+        TrainingConfig(widths=("4", "x"))
     with pytest.raises(TrainingError, match="joint_weight must not be negative"):
         TrainingConfig(joint_weight=-1)
     with pytest.raises(TrainingError, match="expected names 'light'"):
