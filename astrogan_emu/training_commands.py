@@ -113,7 +113,11 @@ def _train(options: argparse.Namespace) -> None:
                 f"--set {text} is no choice; give NAME=VALUE with a NAME of "
                 f"{', '.join(TrainingConfig.__dataclass_fields__)}"
             )
-        several = isinstance(getattr(TrainingConfig, name, None), tuple)
+        default = getattr(TrainingConfig, name, None)
+        if isinstance(default, str):
+            choices[name] = value
+            continue
+        several = isinstance(default, tuple)
         if several and not value.startswith("["):
             value = f"[{value}]"
         try:

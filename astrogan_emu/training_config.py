@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 
 import numpy as np
 
 from .errors import TrainingError
 
 __all__ = ["TrainingConfig", "learning_rate"]
+
+_KINDS: Mapping[type, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,16 @@ class TrainingConfig:
     keep_every: int = 0
 
     def __post_init__(self) -> None:
+        for choice in fields(self):
+            value = getattr(self, choice.name)
+            kind, words = _KINDS.get(type(choice.default), (object, ""))
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TrainingError(f"{choice.name} must be {words}, got {value!r}")
+        if not isinstance(self.field_weights, Mapping):
+            raise TrainingError(
+                "field_weights must be weights by the names of fields, got "
+                f"{self.field_weights!r}"
+            )
         if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:
             raise TrainingError(
                 "paired_steps and adversarial_steps must not be negative, nor both 0"

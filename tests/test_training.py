@@ -261,6 +261,14 @@ def test_impossible_choices_are_named(dataset, tmp_path):
         TrainingConfig(condition_rate=0)
     with pytest.raises(TrainingError, match="widths must be whole numbers, got"):
         TrainingConfig(widths=("4", "x"))
+    with pytest.raises(TrainingError, match="batch_size must be a whole number, got"):
+        TrainingConfig(batch_size=1.5)
+    with pytest.raises(TrainingError, match="ema must be a number, got 'slow'"):
+        TrainingConfig(ema="slow")
+    with pytest.raises(TrainingError, match="name must be text, got 7"):
+        TrainingConfig(name=7)
+    with pytest.raises(TrainingError, match=r"field_weights must be .* 'gas'"):
+        TrainingConfig(field_weights="gas")
     with pytest.raises(TrainingError, match="joint_weight must not be negative"):
         TrainingConfig(joint_weight=-1)
     with pytest.raises(TrainingError, match="expected names 'light'"):
