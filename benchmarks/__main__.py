@@ -73,7 +73,7 @@ def judged(result):
         ],
     }
     if "simulation" in result:
-        ratio = result["simulation"]["s"] / field["field_s"]
+        ratio = result["simulation"]["over_field"]
         numbers["simulation over emulation, 64^3"] = ratio
         for n in (64, 256):
             numbers[f"peak memory of {n}^3 [GB]"] = result[f"memory_{n}"]["peak_gb"]
