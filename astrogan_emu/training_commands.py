@@ -114,9 +114,6 @@ def _train(options: argparse.Namespace) -> None:
                 f"{', '.join(TrainingConfig.__dataclass_fields__)}"
             )
         default = getattr(TrainingConfig, name, None)
-        if isinstance(default, str):
-            choices[name] = value
-            continue
         several = isinstance(default, tuple)
         if several and not value.startswith("["):
             value = f"[{value}]"
@@ -124,6 +121,8 @@ def _train(options: argparse.Namespace) -> None:
             parsed = json.loads(value)
         except json.JSONDecodeError:
             parsed = value.strip("[]").split(",") if several else value
+        if isinstance(default, str) and not isinstance(parsed, str):
+            parsed = value  # a name such as 7
         choices[name] = tuple(parsed) if several else parsed
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     path = train(

@@ -105,7 +105,7 @@ def test_the_chain(tmp_path, capsys):
     """From nothing to a field of one's own model, with the commands of the README."""
     assert main(["simulate", "suite", "--runs", "3", "--seed", "1", *TOY_RUNS]) == 0
     assert main(["prepare", "suite", "-o", "train.h5", "--n-cells", "16"]) == 0
-    choices = ["paired_steps=2", "adversarial_steps=1", "widths=[4,6]", "name=mine"]
+    choices = ["paired_steps=2", "adversarial_steps=1", "widths=[4,6]", "name=7"]
     choices += ["critic_widths=4", "unheard=h,n_s"]
     options = [text for choice in choices for text in ("--set", choice)]
     assert main(["train", "train.h5", "-o", "run", *options]) == 0
@@ -116,7 +116,7 @@ def test_the_chain(tmp_path, capsys):
     model = tmp_path / "run" / "model.safetensors"
     capsys.readouterr()
     assert main(["info", str(model)]) == 0
-    assert "<Emulator mine: matter, galaxies" in capsys.readouterr().out
+    assert "<Emulator 7: matter, galaxies" in capsys.readouterr().out
     status = main(
         [
             *("emulate", "--model", str(model), "--field", "matter", "--seed", "2"),
