@@ -426,16 +426,6 @@ def test_gradients_of_readout_agree_with_finite_differences(scheme):
     )
 
 
-@pytest.mark.slow
-def test_two_million_particles_take_seconds():
-    """The speed that training sets need; the limit leaves room for busy machines."""
-    positions = np.random.default_rng(7).uniform(0, 100, (2_000_000, 3))
-    start = time.process_time()
-    deposit(positions, grid=GridSpec(256, 100.0))
-    # Measured: 0.7 s of one core.
-    assert time.process_time() - start < 4
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scheme", SCHEMES)
