@@ -1,5 +1,4 @@
 import math
-import time
 from itertools import product
 
 import astropy.cosmology.units as cu
