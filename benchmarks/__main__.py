@@ -38,6 +38,9 @@ def measure(quick):
     result = {"date": time.strftime("%Y-%m-%d"), "machine": describe()}
     result["version"] = version("astrogan-emu")
     result["emulate_64"] = of.emulation(64)
+    if not quick:
+        # Before training: for a while after it, in its process, a field takes longer.
+        result["simulation"] = of.simulation()
     rate = result["emulate_64"]["convolution_gflop_per_s"] * 1e9
     result["training_64"] = training(rate)
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +49,6 @@ def measure(quick):
     result["lognormal_64"] = of.lognormal(64)
     if not quick:
         result["emulate_128"] = of.emulation(128, repeats=2)
-        result["simulation"] = of.simulation()
         result["memory_64"] = of.memory(64)
         result["memory_256"] = of.memory(256)
     return result
