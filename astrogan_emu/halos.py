@@ -365,8 +365,9 @@ def _centres(points: Floats, n_members: Ints, box_size: float) -> tuple[Floats, 
 
     All of one row for each axis, as gathering is much quicker than from triples.
     """
-    # Seen from a member of each halo, as halos may lie across box faces.
-    origin = points[:, _starts(n_members)]
+    # The direction of the mean phase is a safe origin for halos across box faces.
+    mean_phase = _means(np.exp(2j * np.pi / box_size * points), n_members)
+    origin = np.angle(mean_phase) * box_size / (2 * np.pi)
     apart = points - np.repeat(origin, n_members, axis=1)
     apart -= box_size * np.round(apart / box_size)
     of_mass = _means(apart, n_members)
@@ -402,9 +403,9 @@ def _squared_distances(apart: Floats, n_members: Ints, centre: Floats) -> Floats
     return squared
 
 
-def _means(values: Floats, n_members: Ints) -> Floats:
+def _means(values: NDArray[Any], n_members: Ints) -> NDArray[Any]:
     """Mean over each halo's members, the last axis."""
-    sums: Floats = np.add.reduceat(values, _starts(n_members), axis=-1)
+    sums: NDArray[Any] = np.add.reduceat(values, _starts(n_members), axis=-1)
     return sums / n_members
 
 

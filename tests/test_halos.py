@@ -124,6 +124,17 @@ def test_moving_the_box_moves_the_halos_with_it():
         assert np.all((getattr(there, name) >= 0) & (getattr(there, name) < BOX))
 
 
+def test_a_halo_longer_than_half_the_box_has_its_centre_in_the_middle():
+    """Also across a face, and whichever end its first member is at."""
+    along = np.stack([np.linspace(7, 13, 61), np.full(61, 5.0), np.full(61, 5.0)], 1)
+    for positions in (along, along[::-1]):
+        halos = friends_of_friends(positions, box_size=BOX, linking_length=0.1)
+        assert len(halos) == 1
+        apart = halos.centres_of_mass[0] - [0, 5, 5]
+        apart -= BOX * np.round(apart / BOX)
+        np.testing.assert_allclose(apart, 0, atol=1e-12)
+
+
 def test_halos_come_largest_first_with_rising_members():
     """The order is fixed by sizes and particle numbers, not by how work was done."""
     halos = friends_of_friends(clustered(7), box_size=BOX, min_members=3)
