@@ -12,10 +12,14 @@ from .errors import TrainingError
 
 __all__ = ["TrainingConfig", "learning_rate"]
 
-_KINDS: Mapping[type, tuple[type, str]] = {
-    int: (Integral, "a whole number"),
-    float: (Real, "a number"),
-    str: (str, "text"),
+# What the annotation of a choice stands for.
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "str": (str, "text"),
+    "tuple[int, ...]": ((tuple, list), "a list of whole numbers"),
+    "tuple[str, ...]": ((tuple, list), "a list of names"),
+    "Mapping[str, float]": (Mapping, "weights by the names of fields"),
 }
 
 
@@ -134,14 +138,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for choice in fields(self):
             value = getattr(self, choice.name)
-            kind, words = _KINDS.get(type(choice.default), (object, ""))
+            kind, words = _KINDS[str(choice.type)]
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TrainingError(f"{choice.name} must be {words}, got {value!r}")
-        if not isinstance(self.field_weights, Mapping):
-            raise TrainingError(
-                "field_weights must be weights by the names of fields, got "
-                f"{self.field_weights!r}"
-            )
         if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:
             raise TrainingError(
                 "paired_steps and adversarial_steps must not be negative, nor both 0"

@@ -1,6 +1,6 @@
 """Time everything that speed is claimed for, side by side in one run.
 
-    python -m benchmarks                      # 10 minutes on 2 cores
+    python -m benchmarks                      # 4 minutes on 2 cores
     python -m benchmarks --quick              # without 128^3, 256^3, simulation, memory
     python -m benchmarks -o docs/benchmarks.json
 

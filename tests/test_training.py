@@ -267,6 +267,12 @@ def test_impossible_choices_are_named(dataset, tmp_path):
         TrainingConfig(ema="slow")
     with pytest.raises(TrainingError, match="name must be text, got 7"):
         TrainingConfig(name=7)
+    with pytest.raises(TrainingError, match=r"widths must be a list .*, got 8"):
+        TrainingConfig(widths=8)
+    with pytest.raises(TrainingError, match=r"expected must be a list .* 'gas'"):
+        TrainingConfig(expected="gas")
+    with pytest.raises(TrainingError, match=r"field_weights must be .*, got True"):
+        TrainingConfig(field_weights=True)
     with pytest.raises(TrainingError, match=r"field_weights must be .* 'gas'"):
         TrainingConfig(field_weights="gas")
     with pytest.raises(TrainingError, match="joint_weight must not be negative"):
