@@ -8,6 +8,7 @@ import time
 import numpy as np
 import torch
 
+from astrogan_emu import bases
 from astrogan_emu.emulator import Emulator
 from astrogan_emu.grids import GridSpec, deposit
 from astrogan_emu.initial_conditions import linear_field
@@ -19,21 +20,31 @@ from benchmarks.machine import (
     flops,
     generate,
     network_rate,
+    seconds,
     shortest,
 )
 
-__all__ = ["deposition", "emulation", "from_nothing", "memory", "simulation"]
+__all__ = [
+    "deposition",
+    "emulation",
+    "from_nothing",
+    "gpu_field",
+    "memory",
+    "simulation",
+]
 
 POINT = {"omega_m": 0.31, "omega_b": 0.049, "h": 0.68, "n_s": 0.967, "sigma_8": 0.81}
 
 
-def emulation(n_cells, repeats=5):
+def emulation(n_cells, repeats=5, device="cpu"):
     """Warm time of a field, apart for base and generator, beside their floors."""
-    emulator = Emulator.load("nbody")
+    emulator = Emulator.load("nbody", device=device)
     generator = emulator._model.generator
     box = n_cells * emulator.card.cell_size
     with torch.no_grad():
-        delta = linear_field(POINT, n_cells=n_cells, box_size=box, seed=1)
+        delta = linear_field(
+            POINT, n_cells=n_cells, box_size=box, seed=1, device=device
+        )
 
         def base():
             return emulator.base(delta, POINT, 0.0, box)
@@ -64,39 +75,44 @@ def emulation(n_cells, repeats=5):
     }
 
 
-def simulation(n_steps=40, model="nbody", repeats=5):
+def simulation(n_steps=40, model="nbody", repeats=5, device="cpu"):
     """The run that a 64^3 field stands in for, without writing it, and that field.
 
     The simulation is run once, so that beside it stands the median of fields just
     before and just after it, and not the shortest: the machine's speed changes.
     """
     config = SimulationConfig()
-    emulator = Emulator.load(model)
+    emulator = Emulator.load(model, device=device)
 
     def field():
-        start = time.perf_counter()
         emulator.emulate(POINT, n_cells=64, seed=1)
-        return time.perf_counter() - start
+
+    def run(n_steps=n_steps):
+        with torch.no_grad():
+            delta = linear_field(
+                POINT,
+                n_cells=config.n_particles,
+                box_size=config.box_size,
+                seed=1,
+                device=device,
+            )
+            for _ in evolve(
+                delta,
+                POINT,
+                box_size=config.box_size,
+                redshifts=[0.0],
+                n_steps=n_steps,
+                n_mesh=config.n_mesh,
+                start_redshift=config.start_redshift,
+            ):
+                pass
 
     field()
-    beside = [field() for _ in range(repeats)]
-    start = time.perf_counter()
-    with torch.no_grad():
-        delta = linear_field(
-            POINT, n_cells=config.n_particles, box_size=config.box_size, seed=1
-        )
-        for _ in evolve(
-            delta,
-            POINT,
-            box_size=config.box_size,
-            redshifts=[0.0],
-            n_steps=n_steps,
-            n_mesh=config.n_mesh,
-            start_redshift=config.start_redshift,
-        ):
-            pass
-    taken = time.perf_counter() - start
-    beside += [field() for _ in range(repeats)]
+    beside = [seconds(field) for _ in range(repeats)]
+    if device == "cuda":
+        run(n_steps=1)  # kernels are loaded when they are first used
+    taken = seconds(run)
+    beside += [seconds(field) for _ in range(repeats)]
     usual = float(np.median(beside))
     return {
         "s": taken,
@@ -106,17 +122,42 @@ def simulation(n_steps=40, model="nbody", repeats=5):
     }
 
 
+def gpu_field(n_cells):
+    """One field on a GPU, how much of it the halos took, and the GPU's peak memory."""
+    emulator = Emulator.load("nbody", device="cuda")
+    make_galaxies = bases._galaxies
+    halos = []
+
+    def timed(*arguments):
+        made = []
+        halos.append(seconds(lambda: made.append(make_galaxies(*arguments))))
+        return made.pop()
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        bases._galaxies = timed
+        whole = seconds(lambda: emulator.emulate(POINT, n_cells=n_cells, seed=1))
+    finally:
+        bases._galaxies = make_galaxies
+    return {
+        "field_s": whole,
+        "halos_on_the_processor_s": sum(halos),
+        "peak_gpu_gb": torch.cuda.max_memory_allocated() / 1e9,
+    }
+
+
 def from_nothing(folder):
     """Seconds of a new process: imports alone, and a field from the command line."""
 
-    def seconds(code):
+    def new_process(code):
         def run():
             subprocess.run([sys.executable, "-c", code], check=True)
 
         return shortest(run, 3)
 
-    bare = seconds("import numpy, astropy.units")
-    package = seconds("import numpy, astropy.units, astrogan_emu")
+    bare = new_process("import numpy, astropy.units")
+    package = new_process("import numpy, astropy.units, astrogan_emu")
     start = time.perf_counter()
     command = ["-m", "astrogan_emu", "emulate", "--seed", "1"]
     subprocess.run(

@@ -1,7 +1,6 @@
 """Steps of training, and how much of one is waiting for data."""
 
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from astrogan_emu.training import _shapes, _step
 from astrogan_emu.training_config import TrainingConfig
 from astrogan_emu.training_data import Description
 from astrogan_emu.training_state import TrainingState
-from benchmarks.machine import flops, shortest
+from benchmarks.machine import flops, seconds, shortest
 
 __all__ = ["training"]
 
@@ -27,24 +26,28 @@ RANGES = {
 }
 
 
-def training(rate, n_cells=64, steps=6):
+def training(rate, n_cells=64, steps=6, device="cpu", **choices):
     """Seconds of a step without and with the critic, and their parts.
 
     Parameters
     ----------
     rate
         Of the generator's convolutions on this machine [flop/s].
+    **choices
+        Of the training, such as ``batch_size=8``.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = _set(Path(folder) / "train.h5", n_cells)
-        config = TrainingConfig(paired_steps=1000, adversarial_steps=1000)
+        stages = {"paired_steps": 1000, "adversarial_steps": 1000}
+        config = TrainingConfig(**stages, device=device, **choices)
         with TrainingSet.open(path, verify=False) as data:
             indices = data.indices("train")
             state = TrainingState(config, _shapes(data, config))
             samples = SampleReader(data, state.device)
 
             def batch():
-                return draw_batch(samples, indices, (0, state.step, 0), 1)
+                seed = (0, state.step, 0)
+                return draw_batch(samples, indices, seed, config.batch_size)
 
             loading = shortest(batch, 5)
             result = {"loading_s": loading}
@@ -57,22 +60,19 @@ def training(rate, n_cells=64, steps=6):
                     _step(state, ready, config, 0)
 
                 work = flops(step)
-                seconds = _mean(step, steps)
+                taken = _mean(step, steps)
                 result |= {
-                    f"{name}_s": seconds,
+                    f"{name}_s": taken,
                     f"{name}_gflop": work / 1e9,
-                    f"{name}_share_of_convolution_rate": work / rate / seconds,
-                    f"{name}_share_of_loading": loading / (seconds + loading),
+                    f"{name}_share_of_convolution_rate": work / rate / taken,
+                    f"{name}_share_of_loading": loading / (taken + loading),
                 }
     return result
 
 
 def _mean(function, repeats):
     function()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    return (time.perf_counter() - start) / repeats
+    return seconds(lambda: [function() for _ in range(repeats)]) / repeats
 
 
 def _set(path, n_cells):

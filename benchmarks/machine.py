@@ -14,11 +14,12 @@ __all__ = [
     "flops",
     "generate",
     "network_rate",
+    "seconds",
     "shortest",
 ]
 
 
-def describe():
+def describe(device="cpu"):
     """The machine and the software, in words."""
     cpu = platform.processor() or "unknown"
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
@@ -28,23 +29,32 @@ def describe():
         "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "vector": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
+def seconds(function):
+    """How long a call takes, with all that it left a GPU to do [s]."""
+    _wait()
+    start = time.perf_counter()
+    function()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait():
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def shortest(function, repeats=5, warm=1):
     """Shortest of several times [s], after a few calls to warm up."""
     for _ in range(warm):
         function()
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return min(seconds(function) for _ in range(repeats))
 
 
 def flops(function):
@@ -91,9 +101,10 @@ def network_rate(generator, n_cells):
 def generate(generator, n_cells):
     """A call of the generator on random numbers, to be timed."""
     network = generator.config.network
-    base = torch.rand(1, network.in_channels, *(n_cells,) * network.n_dim)
-    noise = generator.draw_noise(1, n_cells, torch.Generator().manual_seed(1))
-    told = torch.rand(1, network.n_conditions)
+    device = next(generator.parameters()).device
+    base = torch.rand(1, network.in_channels, *(n_cells,) * network.n_dim).to(device)
+    noise = generator.draw_noise(1, n_cells, torch.Generator(device).manual_seed(1))
+    told = torch.rand(1, network.n_conditions).to(device)
 
     def call():
         with torch.no_grad():
@@ -110,7 +121,7 @@ def counted_transforms(function):
 
     def record(original):
         def transform(x, *rest, **keywords):
-            calls.append((original, tuple(x.shape), x.dtype, rest, keywords))
+            calls.append((original, x.shape, x.dtype, x.device, rest, keywords))
             return original(x, *rest, **keywords)
 
         return transform
@@ -124,10 +135,10 @@ def counted_transforms(function):
             setattr(module, name, original)
     total = 0.0
     times = {}
-    for original, shape, dtype, rest, keywords in calls:
+    for original, shape, dtype, device, rest, keywords in calls:
         key = (original.__name__, shape, dtype)
         if key not in times:
-            x = torch.rand(shape).to(dtype)
+            x = torch.rand(shape, device=device).to(dtype)
 
             def again(original=original, x=x, rest=rest, keywords=keywords):
                 return original(x, *rest, **keywords)
