@@ -32,21 +32,23 @@ __all__ = [
 class Batch:
     """Samples as tensors: base, target, conditions; the first axis counts them.
 
-    Base and target are of the same phases if they are paired.
+    Base and target are of the same phases if they are paired. ``truth`` are the
+    conditions as they are, ``conditions`` what the networks are told of them.
     """
 
     base: Tensor
     target: Tensor
     conditions: Tensor
+    truth: Tensor
     paired: bool
 
     def twice(self) -> Batch:
         """Every sample once more, after the last."""
-        base, target, told = (
+        base, target, told, truth = (
             torch.cat([part, part])
-            for part in (self.base, self.target, self.conditions)
+            for part in (self.base, self.target, self.conditions, self.truth)
         )
-        return Batch(base, target, told, self.paired)
+        return Batch(base, target, told, truth, self.paired)
 
 
 class SampleReader:
@@ -152,6 +154,7 @@ def draw_batch(
         torch.stack(bases),
         torch.stack(targets),
         told.to(samples.device),
+        told.to(samples.device),
         data.paired,
     )
 
@@ -247,6 +250,7 @@ def one_sample(data: TrainingData, index: int, device: torch.device) -> Batch:
     return Batch(
         torch.from_numpy(base_of(base)[None]).to(device),
         torch.from_numpy(target[None]).to(device),
+        told.to(device),
         told.to(device),
         data.paired,
     )

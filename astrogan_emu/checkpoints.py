@@ -29,6 +29,7 @@ from .errors import AstroganError, CheckpointError, UnknownModelError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig, InputScale
 from .networks import NetworkConfig
 from .parameters import COSMOLOGICAL, ParameterSpace
+from .trends import Trend
 
 if TYPE_CHECKING:
     from .preparation import PreparationConfig
@@ -415,9 +416,19 @@ def _generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
     for key in ("in_channels", "out_channels", "n_conditions", "style"):
         if network[key] > 4096:
             raise CheckpointError(f"{key} {network[key]} is beyond reason")
-    heads = tuple(FieldHead(**head) for head in values.pop("heads"))
+    heads = tuple(_head(head) for head in values.pop("heads"))
     more = tuple(InputScale(**each) for each in values.pop("more_inputs", ()))
     return GeneratorConfig(NetworkConfig(**network), heads, more_inputs=more, **values)
+
+
+def _head(values: Mapping[str, Any]) -> FieldHead:
+    values = dict(values)
+    # Models from before there were trends say nothing of them.
+    trend = values.pop("trend", None)
+    if trend is not None:
+        rows = tuple(map(tuple, trend["coefficients"]))
+        trend = Trend(**{**trend, "coefficients": rows})
+    return FieldHead(trend=trend, **values)
 
 
 def _card(values: Mapping[str, Any]) -> ModelCard:

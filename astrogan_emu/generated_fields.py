@@ -68,4 +68,4 @@ def generated_fields(
     else:
         own_seed = seed if noisy else None
         correction = spread_corrections(model, whole, told, own_seed, tiling, client)
-    return model.generator.physical(whole, correction)[0]
+    return model.generator.physical(whole, correction, told)[0]

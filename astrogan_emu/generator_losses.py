@@ -80,7 +80,7 @@ def generator_losses(
     noise = draw_noise(generator, batch, (config.seed, step, rank, 1), draws)
     bf16 = config.precision == "bf16"
     with torch.autocast(batch.base.device.type, torch.bfloat16, enabled=bf16):
-        fields = generator(batch.base, batch.conditions, noise)
+        fields = generator(batch.base, batch.conditions, noise, batch.truth)
     fields, target = fields.float(), batch.target
     latent, wanted = (generator.to_latent(f) for f in (fields, target))
     modes, true_modes = Modes.of(fields), Modes.of(target)

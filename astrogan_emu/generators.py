@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .errors import GridError, TrainingError
 from .networks import NetworkConfig, UNet
+from .trends import Trend
 
 __all__ = [
     "FieldGenerator",
@@ -57,6 +58,9 @@ class FieldHead:
         logarithmic scale, with x the base on its.
     follows
         Channel of the base that a field that is not conserved starts from.
+    trend
+        How a field that is not conserved starts from another that was made, instead of
+        from the base.
     mean
         Mean that every box of a field that is not conserved has, such as that of the
         gas where the suite has one baryon density; 0 if it is free.
@@ -74,6 +78,7 @@ class FieldHead:
     slope: float = 0.0
     mean: float = 0.0
     follows: int = 0
+    trend: Trend | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -174,6 +179,20 @@ class GeneratorConfig:
                     f"{head.name} cannot follow channel {head.follows} of a base of "
                     f"{self.network.in_channels}"
                 )
+        leading = {head.name for head in self.heads if head.trend is None}
+        for head in self.heads:
+            if head.trend is None:
+                continue
+            if head.trend.field not in leading or head.conserved:
+                raise TrainingError(
+                    f"{head.name} cannot follow {head.trend.field}: only a field that "
+                    f"is not conserved may, and one of {', '.join(sorted(leading))}"
+                )
+            if head.trend.n_conditions != self.network.n_conditions:
+                raise TrainingError(
+                    f"the trend of {head.name} takes {head.trend.n_conditions} "
+                    f"conditions; the network is told {self.network.n_conditions}"
+                )
         for name in ("base_scale", "base_std"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -212,7 +231,11 @@ class FieldGenerator(nn.Module):
         self.network = UNet(config.network)
 
     def forward(
-        self, base: Tensor, conditions: Tensor, noise: list[Tensor] | None
+        self,
+        base: Tensor,
+        conditions: Tensor,
+        noise: list[Tensor] | None,
+        truth: Tensor | None = None,
     ) -> Tensor:
         """Fields for a base.
 
@@ -226,6 +249,8 @@ class FieldGenerator(nn.Module):
         noise
             As `draw_noise` makes it, or none for a network without noise. For a
             multiple of the batch, the whole batch is drawn several times.
+        truth
+            The conditions that trends hear, where the network is told others.
 
         Returns
         -------
@@ -240,7 +265,9 @@ class FieldGenerator(nn.Module):
         """
         correction = self.correction(base, conditions, noise)
         draws = len(correction) // len(base)
-        return self.physical(torch.cat([base] * draws), correction)
+        truth = conditions if truth is None else truth
+        base, truth = (torch.cat([each] * draws) for each in (base, truth))
+        return self.physical(base, correction, truth)
 
     def correction(
         self, base: Tensor, conditions: Tensor, noise: list[Tensor] | None
@@ -271,23 +298,30 @@ class FieldGenerator(nn.Module):
         corrected: Tensor = self.network(x, conditions, noise)
         return corrected
 
-    def physical(self, base: Tensor, correction: Tensor) -> Tensor:
+    def physical(self, base: Tensor, correction: Tensor, conditions: Tensor) -> Tensor:
         """Fields from a base and its correction; conserved ones need the whole box.
 
         Parameters
         ----------
-        base, correction
-            As for and from `correction`.
+        base, correction, conditions
+            As for and from `correction`; one of each for every field to be made.
 
         Returns
         -------
         Tensor
             Physical values, shape ``(batch, n_fields, n, ...)``.
         """
-        fields = []
-        for channel, head in enumerate(self.config.heads):
+        heads = {head.name: head for head in self.config.heads}
+        made: dict[str, Tensor] = {}
+        # A field with a trend comes after the one that it follows, which has none.
+        for head in sorted(heads.values(), key=lambda head: head.trend is not None):
+            channel = self.config.fields.index(head.name)
             if head.conserved:
                 start = torch.log1p(base[:, 0] / head.scale)
+            elif head.trend is not None:
+                other = heads[head.trend.field]
+                latent = torch.log1p(made[other.name] / other.scale)
+                start = head.trend(latent, conditions)
             else:
                 start = head.start + head.slope * self._latent_base(base, head.follows)
             change = correction[:, channel].clamp(-_MOST, _MOST)
@@ -298,8 +332,8 @@ class FieldGenerator(nn.Module):
             elif head.mean > 0:
                 axes = tuple(range(1, value.ndim))
                 value = value * (head.mean / value.mean(axes, keepdim=True))
-            fields.append(value)
-        return torch.stack(fields, 1)
+            made[head.name] = value
+        return torch.stack([made[name] for name in self.config.fields], 1)
 
     def latent_base(self, base: Tensor) -> Tensor:
         """The base on the logarithmic scales of its channels, of the same shape."""

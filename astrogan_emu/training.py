@@ -34,7 +34,7 @@ from .batches import (
     hide_conditions,
 )
 from .checkpoints import ModelCard, model_path, read_model, write_model
-from .conditioning import condition_length, condition_names
+from .conditioning import condition_length, condition_names, conditions
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
 from .generator_losses import LOSSES, generator_losses
@@ -44,6 +44,7 @@ from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
 from .training_log import append_rows, log_scalars, truncate_logs
 from .training_state import TrainingState
+from .trends import TrendFit
 from .warm_start import warm_start
 
 __all__ = ["TrainingConfig", "train"]
@@ -81,6 +82,28 @@ def _free_head(
     return FieldHead(
         name, low, conserved=False, start=float(start), slope=float(slope), mean=mean
     )
+
+
+def _with_trends(
+    heads: Sequence[FieldHead], data: TrainingSet, config: TrainingConfig
+) -> list[FieldHead]:
+    """The heads, those of ``config.trends`` with what all training samples say."""
+    names = condition_names(data.space)
+    told = [names.index(name) for name in config.trend_conditions]
+    fits = {own: TrendFit(other, told) for own, other in config.trends.items()}
+    for index in data.indices("train") if fits else ():
+        _, target, parameters, redshift = data.sample(int(index))
+        true = conditions(data.space, parameters[None], redshift)[0].numpy()
+        latent = {
+            head.name: np.log1p(values / head.scale)
+            for head, values in zip(heads, target, strict=True)
+        }
+        for own, fit in fits.items():
+            fit.add(latent[fit.field], latent[own], true)
+    return [
+        replace(head, trend=fits[head.name].solve()) if head.name in fits else head
+        for head in heads
+    ]
 
 
 def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
@@ -130,7 +153,7 @@ def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
         )
     return GeneratorConfig(
         network,
-        tuple(heads),
+        tuple(_with_trends(heads, data, config)),
         base_mean=inputs[0].mean,
         base_std=inputs[0].std,
         more_inputs=tuple(inputs[1:]),
@@ -265,22 +288,13 @@ def train(
         if not data.paired:
             # Without pairs there is nothing to learn before the critic.
             config = replace(config, paired_steps=0, adversarial_steps=config.steps)
+        _check_names(data, config)
         start = None
         shapes = _shapes(data, config)
         if initial:
             model = read_model(model_path(initial))
             start = warm_start(model, shapes, data.space, data.units)
             shapes = start.config
-        conditions = condition_names(data.space)
-        for option, known in (
-            *(("field_weights", data.fields), ("expected", data.fields)),
-            ("unheard", conditions),
-        ):
-            if unknown := set(getattr(config, option)) - set(known):
-                raise TrainingError(
-                    f"{option} names {sorted(unknown)[0]!r}; the data have "
-                    f"{', '.join(known)}"
-                )
         resolved = {
             "training": asdict(config),
             "generator": asdict(shapes),
@@ -298,10 +312,11 @@ def train(
         if start:
             state.generator.load_state_dict(start.weights)
             state.average.load_state_dict(start.weights)
+        known = condition_names(data.space)
         for generator in (state.generator, state.average):
             # And as nothing is told of them in training, nothing is learned.
             generator.network.embed.forget(
-                [i for i, name in enumerate(conditions) if name in config.unheard]
+                [i for i, name in enumerate(known) if name in config.unheard]
             )
         if (folder / "state.safetensors").is_file():
             state.load(folder / "state.safetensors", config)
@@ -312,6 +327,23 @@ def train(
             scores = validation_scores(state.average, data, _held_out(data))
             write_model(path, state.average, _card(data, config, scores))
     return path
+
+
+def _check_names(data: TrainingSet, config: TrainingConfig) -> None:
+    """Refuse choices that name what the data do not have."""
+    conditions = condition_names(data.space)
+    for option, known in (
+        *(("field_weights", data.fields), ("expected", data.fields)),
+        *(("unheard", conditions), ("trend_conditions", conditions)),
+        *(("trends", data.fields),),
+    ):
+        chosen = getattr(config, option)
+        names = {*chosen, *chosen.values()} if option == "trends" else set(chosen)
+        if unknown := names - set(known):
+            raise TrainingError(
+                f"{option} names {sorted(unknown)[0]!r}; the data have "
+                f"{', '.join(known)}"
+            )
 
 
 def _loop(

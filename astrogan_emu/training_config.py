@@ -20,6 +20,7 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "tuple[int, ...]": ((tuple, list), "a list of whole numbers"),
     "tuple[str, ...]": ((tuple, list), "a list of names"),
     "Mapping[str, float]": (Mapping, "weights by the names of fields"),
+    "Mapping[str, str]": (Mapping, "names of fields by the names of fields"),
 }
 
 
@@ -79,6 +80,12 @@ class TrainingConfig:
         Conditions that the networks do not hear, of `condition_names`. A parameter
         that shapes the linear field alone is in the base already; told it as well, a
         network can use it to tell the simulations of its training set apart.
+    trends
+        Fields with a unit that start from another field, by name, such as
+        ``{"gas_temperature": "gas_density"}``: from a regression of their logarithms
+        over the training set, which the network corrects; see `Trend`.
+    trend_conditions
+        Conditions that these regressions hear, also where the networks do not.
     penalty, penalty_every
         Gradient penalty of the critic, and how many steps lie between two.
     weight_decay
@@ -124,6 +131,8 @@ class TrainingConfig:
     joint_weight: float = 0.0
     condition_noise: float = 0.0
     unheard: tuple[str, ...] = ()
+    trends: Mapping[str, str] = field(default_factory=dict)
+    trend_conditions: tuple[str, ...] = ()
     weight_decay: float = 0.0
     penalty: float = 0.003
     penalty_every: int = 8

@@ -84,7 +84,8 @@ def warm_start(
     Raises
     ------
     CheckpointError
-        If the model is for another number of dimensions.
+        If the model is for another number of dimensions, or starts from the base
+        a field that has a trend in `config`.
     """
     old, own = model.generator.config, config.network
     if old.network.n_dim != own.n_dim:
@@ -93,15 +94,28 @@ def warm_start(
             "start from a model of the same kind"
         )
     wanted = {head.name: head for head in config.heads}
-    known = {
+    shared = {
         head.name: head
         for head in old.heads
         if head.name in wanted
         and units[head.name] == model.card.units[head.name]
         and head.conserved == wanted[head.name].conserved
     }
+    known = {
+        name: head
+        for name, head in shared.items()
+        if head.trend is None or head.trend.field in shared
+    }
+    for name, head in known.items():
+        if wanted[name].trend is not None and head.trend is None:
+            raise CheckpointError(
+                f"{model.path} makes {name} from the base, which a training goes on "
+                "with; leave it out of trends"
+            )
     heads = tuple(
-        _head(known[head.name], head, own.in_channels) if head.name in known else head
+        _head(known[head.name], head, own.in_channels, model.card.space, space)
+        if head.name in known
+        else head
         for head in config.heads
     )
     network = replace(
@@ -145,9 +159,21 @@ def warm_start(
     return WarmStart(fitted, weights, report)
 
 
-def _head(old: FieldHead, new: FieldHead, in_channels: int) -> FieldHead:
+def _head(
+    old: FieldHead,
+    new: FieldHead,
+    in_channels: int,
+    old_space: ParameterSpace,
+    new_space: ParameterSpace,
+) -> FieldHead:
     """The old head; if the channel that it started from is gone, with the new start."""
     head = replace(old, mean=new.mean)
+    if head.trend is not None:
+        rows = torch.tensor(head.trend.coefficients, dtype=torch.float64)
+        factors, constants = _heard(rows[:, 1:], rows[:, 0], old_space, new_space)
+        table = torch.cat([constants[:, None], factors], 1).tolist()
+        trend = replace(head.trend, coefficients=tuple(map(tuple, table)))
+        head = replace(head, trend=trend)
     if head.follows < in_channels:
         return head
     return replace(head, start=new.start, slope=new.slope, follows=new.follows)
@@ -166,10 +192,23 @@ def _conditions(
 ) -> tuple[Tensor, Tensor, dict[str, list[str]]]:
     """First layer of the embedding for other conditions, and what became of each."""
     was, names = condition_names(old), condition_names(new)
-    hears = torch.zeros(len(before[_HEARS]), len(names))
-    bias = before[_HEARS_BIAS].clone()
+    hears, bias = _heard(before[_HEARS], before[_HEARS_BIAS], old, new)
+    told = {
+        "conditions_copied": [name for name in names if name in was],
+        "conditions_new": [name for name in names if name not in was],
+        "conditions_fixed": [name for name in was if name not in names],
+    }
+    return hears, bias, told
+
+
+def _heard(
+    weights: Tensor, bias: Tensor, old: ParameterSpace, new: ParameterSpace
+) -> tuple[Tensor, Tensor]:
+    """A linear function of the old conditions as one of the new."""
+    was, names = condition_names(old), condition_names(new)
+    hears, bias = weights.new_zeros(len(weights), len(names)), bias.clone()
     for column, name in enumerate(was):
-        own = before[_HEARS][:, column]
+        own = weights[:, column]
         if name not in old.names:
             # Growth of structure; its numbers mean the same everywhere.
             if name in names:
@@ -179,12 +218,7 @@ def _conditions(
         if name in names:
             hears[:, names.index(name)] = own * (high - low) / 2
         bias = bias + own * (high + low) / 2
-    told = {
-        "conditions_copied": [name for name in names if name in was],
-        "conditions_new": [name for name in names if name not in was],
-        "conditions_fixed": [name for name in was if name not in names],
-    }
-    return hears, bias, told
+    return hears, bias
 
 
 def _as_heard(parameter: Parameter, new: ParameterSpace) -> tuple[float, float]:

@@ -29,7 +29,7 @@ LAYERS = [
     *("statistics", "distributions", "bispectrum", "morphology", "similarity"),
     *("transforms", "training_data", "dataset"),
     *("targets", "run_parts", "preparation_plan", "preparation", "multifield"),
-    *("conditioning", "convolutions", "networks", "generators"),
+    *("conditioning", "convolutions", "networks", "trends", "generators"),
     *("losses", "mode_losses"),
     "adversarial",
     *("checkpoints", "batches", "scoring", "training_config", "training_log"),

@@ -1,0 +1,180 @@
+"""How one field follows another and the parameters, from a regression on simulations.
+
+Gas is hotter where it is denser, by a relation that few numbers describe and that
+changes with cosmology and time. A handful of runs fix those few numbers better than
+they train a network, which then has the scatter about the relation left to learn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import TrainingError
+
+__all__ = ["Trend", "TrendFit"]
+
+# Of the regression, chosen by cross-validation on the runs of the model `hydro`: powers
+# of the logarithm of the other field; bins of equally many cells, of which medians are
+# taken; share of cells at either end where the relation is followed no further; and how
+# many samples' worth of belief there is that nothing depends on the conditions.
+_DEGREE = 2
+_BINS = 32
+_BEYOND = 0.001
+_BELIEF = 1.2
+# Deviations smaller than this count by their squares, larger ones by their sizes, so
+# that a run like no other does not decide.
+_SMALL = 0.05
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A polynomial in the logarithm of another field, linear in the conditions.
+
+    Parameters
+    ----------
+    field
+        Name of the other field.
+    mean, std
+        Of its logarithm, as its head has it, over the training set.
+    low, high
+        Where the polynomial ends, in standard deviations from the mean; beyond them it
+        keeps its value.
+    coefficients
+        For each power, from 0, a constant and one factor for each condition.
+
+    Raises
+    ------
+    TrainingError
+        If a number is not finite, `std` not positive or the range empty.
+    """
+
+    field: str
+    mean: float
+    std: float
+    low: float
+    high: float
+    coefficients: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.mean, self.std, self.low, self.high)
+        rows = self.coefficients
+        if not all(map(math.isfinite, (*numbers, *(x for row in rows for x in row)))):
+            raise TrainingError(f"the trend with {self.field} has numbers not finite")
+        if not (self.std > 0 and self.low < self.high):
+            raise TrainingError(
+                f"the trend with {self.field} needs std > 0 and low < high, got "
+                f"{self.std}, {self.low} and {self.high}"
+            )
+        if not rows or len({len(row) for row in rows}) > 1 or not rows[0]:
+            raise TrainingError(
+                f"the trend with {self.field} needs as many coefficients of each power"
+            )
+
+    @property
+    def n_conditions(self) -> int:
+        """Number of conditions."""
+        return len(self.coefficients[0]) - 1
+
+    def __call__(self, latent: Tensor, conditions: Tensor) -> Tensor:
+        """Logarithm of the field from that of the other.
+
+        Parameters
+        ----------
+        latent
+            Of the other field, shape ``(batch, n, ...)``.
+        conditions
+            Shape ``(batch, n_conditions)``.
+
+        Returns
+        -------
+        Tensor
+            The shape of `latent`.
+        """
+        x = ((latent - self.mean) / self.std).clamp(self.low, self.high)
+        value = torch.zeros_like(x)
+        for constant, *factors in reversed(self.coefficients):
+            # No matrix product, which training may do in bf16.
+            own = constant + (conditions * conditions.new_tensor(factors)).sum(1)
+            value = value * x + own.view(-1, *(1,) * (x.ndim - 1))
+        return value
+
+
+class TrendFit:
+    """A regression over samples, which are added one by one.
+
+    Parameters
+    ----------
+    field
+        Name of the other field.
+    told
+        Which of the conditions the relation may change with.
+    """
+
+    def __init__(self, field: str, told: Sequence[int]) -> None:
+        self.field, self._told = field, list(told)
+        self._medians: list[NDArray[np.float64]] = []
+        self._conditions: list[NDArray[np.float64]] = []
+        self._moments: list[NDArray[np.float64]] = []
+
+    def add(
+        self,
+        other: NDArray[np.floating[Any]],
+        own: NDArray[np.floating[Any]],
+        conditions: NDArray[np.floating[Any]],
+    ) -> None:
+        """Add a sample.
+
+        Parameters
+        ----------
+        other, own
+            Logarithms of the other field and of the one that follows it, as their
+            heads have them, of the same shape.
+        conditions
+            Of this sample, one-dimensional.
+        """
+        x, y = (np.asarray(values, np.float64).ravel() for values in (other, own))
+        bins = np.array_split(np.argsort(x, kind="stable"), _BINS)
+        both = [(np.median(x[cells]), np.median(y[cells])) for cells in bins]
+        self._medians.append(np.array(both))
+        self._conditions.append(np.asarray(conditions, np.float64))
+        ends = np.quantile(x, [_BEYOND, 1 - _BEYOND])
+        self._moments.append(np.array([x.mean(), (x**2).mean(), *ends]))
+
+    def solve(self) -> Trend:
+        """The trend through the medians of all samples."""
+        first, second, *ends = np.mean(self._moments, 0)
+        mean, std = float(first), float(np.sqrt(second - first**2)) or 1.0
+        low, high = (float(end - mean) / std for end in ends)
+        told = np.array(self._conditions)
+        centre, spread = told.mean(0), told.std(0)
+        own = [i for i in self._told if spread[i] > 0]
+        features = np.ones((len(told), 1 + len(own)))
+        features[:, 1:] = ((told - centre) / np.where(spread > 0, spread, 1))[:, own]
+        x, wanted = np.array(self._medians).transpose(2, 0, 1)
+        powers = ((x - mean) / std).clip(low, high)[..., None] ** np.arange(_DEGREE + 1)
+        matrix = np.einsum("sf,sbp->sbfp", features, powers).reshape(wanted.size, -1)
+        belief = np.zeros((features.shape[1], _DEGREE + 1))
+        belief[1:] = _BELIEF * (powers**2).sum((0, 1)) / len(told)
+        weight = np.ones(wanted.size)
+        for _ in range(_ROUNDS):
+            weighted = (matrix * weight[:, None]).T
+            doubted = weighted @ matrix + weight.mean() * np.diag(belief.ravel())
+            solution = np.linalg.lstsq(doubted, weighted @ wanted.ravel())[0]
+            off = np.abs(wanted.ravel() - matrix @ solution)
+            weight = _SMALL / np.maximum(off, _SMALL)
+        constants, *slopes = solution.reshape(belief.shape)
+        rows = np.zeros((_DEGREE + 1, 1 + told.shape[1]))
+        for i, slope in zip(own, slopes, strict=True):
+            rows[:, 1 + i] = slope / spread[i]
+        rows[:, 0] = constants - rows[:, 1:] @ centre
+        coefficients = tuple(tuple(map(float, row)) for row in rows)
+        return Trend(self.field, mean, std, low, high, coefficients)
