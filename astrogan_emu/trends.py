@@ -168,9 +168,8 @@ class TrendFit:
         for _ in range(_ROUNDS):
             weighted = (matrix * weight[:, None]).T
             doubted = weighted @ matrix + weight.mean() * np.diag(belief.ravel())
-            solution = np.linalg.lstsq(doubted, weighted @ wanted.ravel(), rcond=None)[
-                0
-            ]
+            right = weighted @ wanted.ravel()
+            solution = np.linalg.lstsq(doubted, right, rcond=None)[0]
             off = np.abs(wanted.ravel() - matrix @ solution)
             weight = _SMALL / np.maximum(off, _SMALL)
         constants, *slopes = solution.reshape(belief.shape)
