@@ -150,13 +150,8 @@ def draw_batch(
         bases.append(symmetry(base))
         targets.append(symmetry(target))
     told = conditions(data.space, data.parameters[chosen], data.redshifts[chosen])
-    return Batch(
-        torch.stack(bases),
-        torch.stack(targets),
-        told.to(samples.device),
-        told.to(samples.device),
-        data.paired,
-    )
+    told = told.to(samples.device)
+    return Batch(torch.stack(bases), torch.stack(targets), told, told, data.paired)
 
 
 def blur_conditions(
@@ -246,12 +241,12 @@ def one_sample(data: TrainingData, index: int, device: torch.device) -> Batch:
         Of length 1.
     """
     base, target, parameters, redshift = data.sample(index)
-    told = conditions(data.space, parameters[None], redshift)
+    told = conditions(data.space, parameters[None], redshift).to(device)
     return Batch(
         torch.from_numpy(base_of(base)[None]).to(device),
         torch.from_numpy(target[None]).to(device),
-        told.to(device),
-        told.to(device),
+        told,
+        told,
         data.paired,
     )
 

@@ -150,7 +150,11 @@ class TrendFit:
         self._moments.append(np.array([x.mean(), (x**2).mean(), *ends]))
 
     def solve(self) -> Trend:
-        """The trend through the medians of all samples."""
+        """The trend through the medians of all samples.
+
+        By least absolute deviations, as weighted least squares whose weights follow
+        from the deviations before (Schlossmacher 1973).
+        """
         first, second, *ends = np.mean(self._moments, 0)
         mean, std = float(first), float(np.sqrt(second - first**2)) or 1.0
         low, high = (float(end - mean) / std for end in ends)
