@@ -22,6 +22,12 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "Mapping[str, float]": (Mapping, "weights by the names of fields"),
     "Mapping[str, str]": (Mapping, "names of fields by the names of fields"),
 }
+# What is in those that hold several.
+_CONTENTS: Mapping[str, type] = {
+    "tuple[str, ...]": str,
+    "Mapping[str, float]": Real,
+    "Mapping[str, str]": str,
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,11 @@ class TrainingConfig:
         for choice in fields(self):
             value = getattr(self, choice.name)
             kind, words = _KINDS[str(choice.type)]
-            if not isinstance(value, kind) or isinstance(value, bool):
+            right = isinstance(value, kind) and not isinstance(value, bool)
+            if right and (content := _CONTENTS.get(str(choice.type))):
+                held = value.values() if isinstance(value, Mapping) else value
+                right = all(isinstance(each, content) for each in held)
+            if not right:
                 raise TrainingError(f"{choice.name} must be {words}, got {value!r}")
         if self.paired_steps < 0 or self.adversarial_steps < 0 or self.steps == 0:
             raise TrainingError(

@@ -179,11 +179,11 @@ def _help(parser):
 
 
 def write_speed(source, folder):
-    """Tables of the last run of ``python -m benchmarks``; False if there is none."""
+    """Tables of the last run on a processor alone; False if there is no history."""
     if not source.is_file():
         return False
     history = json.loads(source.read_text())
-    last = history[-1] if isinstance(history, list) else history
+    last = next(run for run in reversed(history) if not run["machine"]["gpu"])
     text = []
     for group, values in last.items():
         if not isinstance(values, dict):

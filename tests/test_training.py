@@ -275,6 +275,12 @@ def test_impossible_choices_are_named(dataset, tmp_path):
         TrainingConfig(field_weights=True)
     with pytest.raises(TrainingError, match=r"field_weights must be .* 'gas'"):
         TrainingConfig(field_weights="gas")
+    with pytest.raises(TrainingError, match=r"field_weights must be .* 'many'"):
+        TrainingConfig(field_weights={"gas": "many"})
+    with pytest.raises(TrainingError, match=r"unheard must be a list of names, .*3"):
+        TrainingConfig(unheard=("h", 3))
+    with pytest.raises(TrainingError, match=r"trends must be names .* \['gas'\]"):
+        TrainingConfig(trends={"heat": ["gas"]})
     with pytest.raises(TrainingError, match="joint_weight must not be negative"):
         TrainingConfig(joint_weight=-1)
     with pytest.raises(TrainingError, match="expected names 'light'"):
