@@ -29,7 +29,7 @@ from .errors import AstroganError, CheckpointError, UnknownModelError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig, InputScale
 from .networks import NetworkConfig
 from .parameters import COSMOLOGICAL, ParameterSpace
-from .trends import Trend
+from .trends import Level, Trend
 
 if TYPE_CHECKING:
     from .preparation import PreparationConfig
@@ -423,12 +423,14 @@ def _generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
 
 def _head(values: Mapping[str, Any]) -> FieldHead:
     values = dict(values)
-    # Models from before there were trends say nothing of them.
-    trend = values.pop("trend", None)
+    # Models from before there were trends and levels say nothing of them.
+    trend, level = values.pop("trend", None), values.pop("level", None)
     if trend is not None:
         rows = tuple(map(tuple, trend["coefficients"]))
         trend = Trend(**{**trend, "coefficients": rows})
-    return FieldHead(trend=trend, **values)
+    if level is not None:
+        level = Level(**{**level, "coefficients": tuple(level["coefficients"])})
+    return FieldHead(trend=trend, level=level, **values)
 
 
 def _card(values: Mapping[str, Any]) -> ModelCard:

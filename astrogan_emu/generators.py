@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .errors import GridError, TrainingError
 from .networks import NetworkConfig, UNet
-from .trends import Trend
+from .trends import Level, Trend
 
 __all__ = [
     "FieldGenerator",
@@ -64,11 +64,14 @@ class FieldHead:
     mean
         Mean that every box of a field that is not conserved has, such as that of the
         gas where the suite has one baryon density; 0 if it is free.
+    level
+        Mean of a field that is not conserved, where it changes with the conditions.
 
     Raises
     ------
     TrainingError
-        If `scale` is not positive, `mean` negative, or a number not finite.
+        If `scale` is not positive, `mean` negative, a number not finite, or the mean
+        is given twice.
     """
 
     name: str
@@ -79,6 +82,7 @@ class FieldHead:
     mean: float = 0.0
     follows: int = 0
     trend: Trend | None = None
+    level: Level | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -94,6 +98,11 @@ class FieldHead:
         if self.mean < 0:
             raise TrainingError(
                 f"the mean of {self.name} must be positive or 0, got {self.mean}"
+            )
+        if self.level is not None and (self.conserved or self.mean > 0):
+            raise TrainingError(
+                f"{self.name} cannot have a level: its mean is that of "
+                + ("the base" if self.conserved else f"every box, {self.mean:g}")
             )
 
 
@@ -179,19 +188,21 @@ class GeneratorConfig:
                     f"{head.name} cannot follow channel {head.follows} of a base of "
                     f"{self.network.in_channels}"
                 )
+        told = self.network.n_conditions
         leading = {head.name for head in self.heads if head.trend is None}
         for head in self.heads:
+            for what, fit in (("trend", head.trend), ("level", head.level)):
+                if fit is not None and fit.n_conditions != told:
+                    raise TrainingError(
+                        f"the {what} of {head.name} takes {fit.n_conditions} "
+                        f"conditions; the network is told {told}"
+                    )
             if head.trend is None:
                 continue
             if head.trend.field not in leading or head.conserved:
                 raise TrainingError(
                     f"{head.name} cannot follow {head.trend.field}: only a field that "
                     f"is not conserved may, and one of {', '.join(sorted(leading))}"
-                )
-            if head.trend.n_conditions != self.network.n_conditions:
-                raise TrainingError(
-                    f"the trend of {head.name} takes {head.trend.n_conditions} "
-                    f"conditions; the network is told {self.network.n_conditions}"
                 )
         for name in ("base_scale", "base_std"):
             value = getattr(self, name)
@@ -250,7 +261,8 @@ class FieldGenerator(nn.Module):
             As `draw_noise` makes it, or none for a network without noise. For a
             multiple of the batch, the whole batch is drawn several times.
         truth
-            The conditions that trends hear, where the network is told others.
+            The conditions that trends and levels hear, where the network is told
+            others.
 
         Returns
         -------
@@ -329,9 +341,10 @@ class FieldGenerator(nn.Module):
             value = head.scale * torch.expm1(value)
             if head.conserved:
                 value = self._conserve(value, base[:, 0])
-            elif head.mean > 0:
-                axes = tuple(range(1, value.ndim))
-                value = value * (head.mean / value.mean(axes, keepdim=True))
+            elif head.level is not None or head.mean > 0:
+                mean = value.mean(tuple(range(1, value.ndim)))
+                wanted = head.mean if head.level is None else head.level(conditions)
+                value = value * (wanted / mean).view(-1, *(1,) * (value.ndim - 1))
             made[head.name] = value
         return torch.stack([made[name] for name in self.config.fields], 1)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,137 +28,25 @@ from .bases import BaseSettings
 from .batches import (
     Batch,
     SampleReader,
-    base_of,
     blur_conditions,
     draw_batch,
     hide_conditions,
 )
 from .checkpoints import ModelCard, model_path, read_model, write_model
-from .conditioning import condition_length, condition_names, conditions
+from .conditioning import condition_names
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
 from .generator_losses import LOSSES, generator_losses
-from .generators import FieldHead, GeneratorConfig, InputScale
-from .networks import NetworkConfig
 from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
 from .training_log import append_rows, log_scalars, truncate_logs
+from .training_start import generator_shapes, with_levels
 from .training_state import TrainingState
-from .trends import TrendFit
 from .warm_start import warm_start
 
 __all__ = ["TrainingConfig", "train"]
 
 _LOG = logging.getLogger(__name__)
-
-# Stars take less than this from the gas of a universe of one baryon density.
-_SAME_MEAN = 0.02
-
-
-def _free_head(
-    name: str,
-    values: NDArray[np.float32],
-    base: NDArray[np.float32],
-    channels: Sequence[str],
-) -> FieldHead:
-    """How a field with a unit starts, from samples of it and of the transformed base.
-
-    One that fills space follows the base as well as a power law can, and has its mean
-    given if all boxes have the same; one of scattered objects starts as the galaxies of
-    the base, in units of the mean, or even if that has none.
-    """
-    low = float(np.quantile(values, 0.05))
-    if low <= 0:
-        scale = float(values.mean()) or 1.0
-        if "galaxies" in channels:
-            follows = channels.index("galaxies")
-            return FieldHead(name, scale, conserved=False, slope=1.0, follows=follows)
-        start = float(np.log1p(values / scale).mean())
-        return FieldHead(name, scale, conserved=False, start=start)
-    own = np.log1p(values / low)
-    slope, start = np.polyfit(base.ravel(), own.ravel(), 1)
-    means = values.mean(tuple(range(1, values.ndim)), dtype=np.float64)
-    mean = float(means.mean()) if np.ptp(means) < _SAME_MEAN * means.mean() else 0.0
-    return FieldHead(
-        name, low, conserved=False, start=float(start), slope=float(slope), mean=mean
-    )
-
-
-def _with_trends(
-    heads: Sequence[FieldHead], data: TrainingSet, config: TrainingConfig
-) -> list[FieldHead]:
-    """The heads, those of ``config.trends`` with what all training samples say."""
-    names = condition_names(data.space)
-    told = [names.index(name) for name in config.trend_conditions]
-    fits = {own: TrendFit(other, told) for own, other in config.trends.items()}
-    for index in data.indices("train") if fits else ():
-        _, target, parameters, redshift = data.sample(int(index))
-        true = conditions(data.space, parameters[None], redshift)[0].numpy()
-        latent = {
-            head.name: np.log1p(values / head.scale)
-            for head, values in zip(heads, target, strict=True)
-        }
-        for own, fit in fits.items():
-            fit.add(latent[fit.field], latent[own], true)
-    return [
-        replace(head, trend=fits[head.name].solve()) if head.name in fits else head
-        for head in heads
-    ]
-
-
-def _shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConfig:
-    """Shapes and scales that follow from the data, from a few of its samples."""
-    chosen = data.indices("train")
-    chosen = chosen[:: max(1, len(chosen) // 16)]
-    samples = [data.sample(i) for i in chosen]
-    bases = np.stack([base_of(base) for base, *_ in samples])
-    # As the head of a field that is in the base, so that it can start from it.
-    scales = [0.2, *(float(base.mean()) or 1.0 for base in bases[:, 1:].swapaxes(0, 1))]
-    latent = [np.log1p(bases[:, i] / scale) for i, scale in enumerate(scales)]
-    inputs = [
-        InputScale(scale, float(x.mean()), float(x.std()) or 1.0)
-        for scale, x in zip(scales, latent, strict=True)
-    ]
-    channels = BaseSettings.from_dict(data.base_settings).channels
-    heads = [
-        FieldHead(name, 0.2, conserved=True)
-        if data.units[name] == ""
-        else _free_head(
-            name,
-            np.stack([target[channel] for _, target, *_ in samples]),
-            latent[0],
-            channels,
-        )
-        for channel, name in enumerate(data.fields)
-    ]
-    network = NetworkConfig(
-        n_dim=data.n_dim,
-        in_channels=data.base_channels,
-        out_channels=len(data.fields),
-        n_conditions=condition_length(data.space),
-        widths=config.widths,
-        critic_widths=config.critic_widths,
-    )
-    if data.n_cells % network.multiple:
-        raise TrainingError(
-            f"the boxes have {data.n_cells} cells a side, which {len(config.widths)} "
-            f"levels cannot halve; n_cells must be a multiple of {network.multiple}"
-        )
-    if data.n_cells % network.critic_multiple:
-        raise TrainingError(
-            f"the boxes have {data.n_cells} cells a side, which the "
-            f"{len(config.critic_widths)} levels of the critic cannot halve; n_cells "
-            f"must be a multiple of {network.critic_multiple}, or give fewer "
-            "critic_widths"
-        )
-    return GeneratorConfig(
-        network,
-        tuple(_with_trends(heads, data, config)),
-        base_mean=inputs[0].mean,
-        base_std=inputs[0].std,
-        more_inputs=tuple(inputs[1:]),
-        keep_scale=config.keep_scale / data.cell_size,
-    )
 
 
 def _critic_base(state: TrainingState, batch: Batch) -> Tensor:
@@ -290,11 +178,12 @@ def train(
             config = replace(config, paired_steps=0, adversarial_steps=config.steps)
         _check_names(data, config)
         start = None
-        shapes = _shapes(data, config)
+        shapes = generator_shapes(data, config)
         if initial:
             model = read_model(model_path(initial))
             start = warm_start(model, shapes, data.space, data.units)
             shapes = start.config
+        shapes = replace(shapes, heads=with_levels(shapes.heads, data, config))
         resolved = {
             "training": asdict(config),
             "generator": asdict(shapes),
@@ -335,7 +224,8 @@ def _check_names(data: TrainingSet, config: TrainingConfig) -> None:
     for option, known in (
         *(("field_weights", data.fields), ("expected", data.fields)),
         *(("unheard", conditions), ("trend_conditions", conditions)),
-        *(("trends", data.fields),),
+        *(("trends", data.fields), ("levels", data.fields)),
+        *(("level_conditions", conditions),),
     ):
         chosen = getattr(config, option)
         names = {*chosen, *chosen.values()} if option == "trends" else set(chosen)

@@ -92,6 +92,11 @@ class TrainingConfig:
         over the training set, which the network corrects; see `Trend`.
     trend_conditions
         Conditions that these regressions hear, also where the networks do not.
+    levels
+        Fields with a unit whose mean over a box is not learned by the network, but
+        follows from a regression of its logarithm over the training set; see `Level`.
+    level_conditions
+        Conditions that these regressions hear, also where the networks do not.
     penalty, penalty_every
         Gradient penalty of the critic, and how many steps lie between two.
     weight_decay
@@ -139,6 +144,8 @@ class TrainingConfig:
     unheard: tuple[str, ...] = ()
     trends: Mapping[str, str] = field(default_factory=dict)
     trend_conditions: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    level_conditions: tuple[str, ...] = ()
     weight_decay: float = 0.0
     penalty: float = 0.003
     penalty_every: int = 8

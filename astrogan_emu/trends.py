@@ -1,8 +1,9 @@
-"""How one field follows another and the parameters, from a regression on simulations.
+"""How fields follow each other and the parameters, from regressions on simulations.
 
 Gas is hotter where it is denser, by a relation that few numbers describe and that
 changes with cosmology and time. A handful of runs fix those few numbers better than
-they train a network, which then has the scatter about the relation left to learn.
+they train a network, which then has the scatter about the relation left to learn. So
+it is with how many stars there are, of which the network makes the places alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from .errors import TrainingError
 
-__all__ = ["Trend", "TrendFit"]
+__all__ = ["Level", "LevelFit", "Trend", "TrendFit"]
 
 # Of the regression, chosen by cross-validation on the runs of the model `hydro`: powers
 # of the logarithm of the other field; bins of equally many cells, of which medians are
@@ -33,6 +34,130 @@ _BELIEF = 1.2
 # that a run like no other does not decide.
 _SMALL = 0.05
 _ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Level:
+    """Mean of a field over a box: its logarithm is linear in the conditions.
+
+    Parameters
+    ----------
+    coefficients
+        A constant and one factor for each condition.
+
+    Raises
+    ------
+    TrainingError
+        If there are none, or a number is not finite.
+    """
+
+    coefficients: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.coefficients or not all(map(math.isfinite, self.coefficients)):
+            raise TrainingError(
+                f"a level needs finite coefficients, got {self.coefficients}"
+            )
+
+    @property
+    def n_conditions(self) -> int:
+        """Number of conditions."""
+        return len(self.coefficients) - 1
+
+    def __call__(self, conditions: Tensor) -> Tensor:
+        """The mean, in the field's unit.
+
+        Parameters
+        ----------
+        conditions
+            Shape ``(batch, n_conditions)``.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(batch,)``.
+        """
+        constant, *factors = self.coefficients
+        # No matrix product, which training may do in bf16.
+        changes = conditions * conditions.new_tensor(factors)
+        return torch.exp(constant + changes.sum(1))
+
+
+class LevelFit:
+    """Regression of a field's mean over samples, which are added one by one.
+
+    Parameters
+    ----------
+    field
+        Name of the field.
+    """
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self._logs: list[float] = []
+        self._conditions: list[NDArray[np.float64]] = []
+
+    def add(self, mean: float, conditions: NDArray[np.floating[Any]]) -> None:
+        """Add a sample; one without any of the field says nothing.
+
+        Parameters
+        ----------
+        mean
+            Of the field, in its unit.
+        conditions
+            Of this sample, one-dimensional.
+        """
+        if mean > 0:
+            self._logs.append(math.log(mean))
+            self._conditions.append(np.asarray(conditions, np.float64))
+
+    def solve(self, told: Sequence[int]) -> Level:
+        """The level of all samples, by least squares with a little ridge.
+
+        Parameters
+        ----------
+        told
+            Which of the conditions it may change with.
+
+        Raises
+        ------
+        TrainingError
+            If no sample has any of the field.
+        """
+        y, conditions = self._samples()
+        centre, spread = conditions.mean(0), conditions.std(0)
+        own = [i for i in told if spread[i] > 0]
+        slopes = np.zeros(conditions.shape[1])
+        if own:
+            x = (conditions[:, own] - centre[own]) / spread[own]
+            doubted = x.T @ x + _BELIEF * np.eye(len(own))
+            slopes[own] = np.linalg.solve(doubted, x.T @ (y - y.mean())) / spread[own]
+        return Level((float(y.mean() - slopes @ centre), *map(float, slopes)))
+
+    def moved(self, level: Level) -> Level:
+        """A level with the constant that these samples ask for.
+
+        Parameters
+        ----------
+        level
+            Of other simulations; how it changes with the conditions is kept.
+
+        Raises
+        ------
+        TrainingError
+            If no sample has any of the field.
+        """
+        y, conditions = self._samples()
+        _, *slopes = level.coefficients
+        return Level((float(np.mean(y - conditions @ np.array(slopes))), *slopes))
+
+    def _samples(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Logarithms of the means, and the conditions."""
+        if not self._logs:
+            raise TrainingError(
+                f"no training sample has any {self.field}, whose mean is asked for"
+            )
+        return np.array(self._logs), np.array(self._conditions)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from .conditioning import condition_names
 from .errors import CheckpointError
 from .generators import FieldGenerator, FieldHead, GeneratorConfig
 from .parameters import Parameter, ParameterSpace
+from .trends import Level
 
 __all__ = ["WarmStart", "warm_start"]
 
@@ -167,7 +168,12 @@ def _head(
     new_space: ParameterSpace,
 ) -> FieldHead:
     """The old head; if the channel that it started from is gone, with the new start."""
-    head = replace(old, mean=new.mean)
+    # A mean that all boxes have needs no regression.
+    head = replace(old, mean=new.mean, level=None)
+    if old.level is not None and not new.mean:
+        row = torch.tensor([old.level.coefficients], dtype=torch.float64)
+        factors, constant = _heard(row[:, 1:], row[:, 0], old_space, new_space)
+        head = replace(head, level=Level((*constant.tolist(), *factors[0].tolist())))
     if head.trend is not None:
         rows = torch.tensor(head.trend.coefficients, dtype=torch.float64)
         factors, constants = _heard(rows[:, 1:], rows[:, 0], old_space, new_space)

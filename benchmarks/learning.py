@@ -9,9 +9,10 @@ import torch
 from astrogan_emu.batches import SampleReader, draw_batch
 from astrogan_emu.dataset import RunSamples, TrainingSet, write_training_set
 from astrogan_emu.parameters import Parameter, ParameterSpace
-from astrogan_emu.training import _shapes, _step
+from astrogan_emu.training import _step
 from astrogan_emu.training_config import TrainingConfig
 from astrogan_emu.training_data import Description
+from astrogan_emu.training_start import generator_shapes
 from astrogan_emu.training_state import TrainingState
 from benchmarks.machine import flops, seconds, shortest
 
@@ -42,7 +43,7 @@ def training(rate, n_cells=64, steps=6, device="cpu", **choices):
         config = TrainingConfig(**stages, device=device, **choices)
         with TrainingSet.open(path, verify=False) as data:
             indices = data.indices("train")
-            state = TrainingState(config, _shapes(data, config))
+            state = TrainingState(config, generator_shapes(data, config))
             samples = SampleReader(data, state.device)
 
             def batch():

@@ -35,6 +35,7 @@ from astrogan_emu.suites import read_suite
 from astrogan_emu.training import TrainingConfig, train
 from astrogan_emu.training_data import Description
 from astrogan_emu.training_log import log_scalars
+from astrogan_emu.training_start import generator_shapes
 
 TINY = TrainingConfig(
     paired_steps=4,
@@ -313,7 +314,7 @@ def test_galaxies_start_from_those_of_the_base(tmp_path):
     run = RunSamples("LH_0", "train", point, np.array([1.0, 0.0]), both, both)
     write_training_set(tmp_path / "train.h5", description, [run])
     with TrainingSet.open(tmp_path / "train.h5") as data:
-        generator = FieldGenerator(training._shapes(data, TINY))
+        generator = FieldGenerator(generator_shapes(data, TINY))
     assert [head.follows for head in generator.config.heads] == [0, 1]
     base = torch.from_numpy(both[:1])
     with torch.no_grad():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from astrogan_emu import training
 from astrogan_emu.bases import BaseSettings
 from astrogan_emu.checkpoints import (
     Model,
@@ -29,6 +28,7 @@ from astrogan_emu.parameters import Parameter, ParameterSpace
 from astrogan_emu.tiling import Tiling, margin
 from astrogan_emu.training import TrainingConfig, train
 from astrogan_emu.training_data import Description
+from astrogan_emu.training_start import generator_shapes
 from astrogan_emu.trends import Trend, TrendFit
 from astrogan_emu.warm_start import warm_start
 
@@ -271,7 +271,7 @@ TINY = TrainingConfig(
 def test_a_training_starts_from_the_trend_of_its_runs(dataset):
     """Heat is right before a step is made, in a run of any omega_m."""
     with TrainingSet.open(dataset) as data:
-        generator = FieldGenerator(training._shapes(data, TINY)).requires_grad_(False)
+        generator = FieldGenerator(generator_shapes(data, TINY)).requires_grad_(False)
         base, target, parameters, z = data.sample(0)
     told = conditions(SPACE, parameters[None], z)
     elsewhere = told_at(0.3, z=z)
