@@ -22,6 +22,8 @@ __all__ = ["generator_shapes", "with_levels"]
 
 # Stars take less than this from the gas of a universe of one baryon density.
 _SAME_MEAN = 0.02
+# Of the logarithm of the density, as a ratio to its mean.
+_SCALE = 0.2
 
 
 def _free_head(
@@ -32,9 +34,10 @@ def _free_head(
 ) -> FieldHead:
     """How a field with a unit starts, from samples of it and of the transformed base.
 
-    One that fills space follows the base as well as a power law can, and has its mean
-    given if all boxes have the same; one of scattered objects starts as the galaxies of
-    the base, in units of the mean, or even if that has none.
+    One that fills space and has the same mean in all boxes, such as gas, starts as a
+    share of the matter; one whose mean is free follows it as well as a power law can.
+    One of scattered objects starts as the galaxies of the base, in units of the mean,
+    or even if that has none.
     """
     low = float(np.quantile(values, 0.05))
     if low <= 0:
@@ -44,13 +47,13 @@ def _free_head(
             return FieldHead(name, scale, conserved=False, slope=1.0, follows=follows)
         start = float(np.log1p(values / scale).mean())
         return FieldHead(name, scale, conserved=False, start=start)
+    means = values.mean(tuple(range(1, values.ndim)), dtype=np.float64)
+    if np.ptp(means) < _SAME_MEAN * means.mean():
+        mean = float(means.mean())
+        return FieldHead(name, _SCALE * mean, conserved=False, slope=1.0, mean=mean)
     own = np.log1p(values / low)
     slope, start = np.polyfit(base.ravel(), own.ravel(), 1)
-    means = values.mean(tuple(range(1, values.ndim)), dtype=np.float64)
-    mean = float(means.mean()) if np.ptp(means) < _SAME_MEAN * means.mean() else 0.0
-    return FieldHead(
-        name, low, conserved=False, start=float(start), slope=float(slope), mean=mean
-    )
+    return FieldHead(name, low, conserved=False, start=float(start), slope=float(slope))
 
 
 def _with_trends(
@@ -150,7 +153,10 @@ def generator_shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConf
     samples = [data.sample(i) for i in chosen]
     bases = np.stack([base_of(base) for base, *_ in samples])
     # As the head of a field that is in the base, so that it can start from it.
-    scales = [0.2, *(float(base.mean()) or 1.0 for base in bases[:, 1:].swapaxes(0, 1))]
+    scales = [
+        _SCALE,
+        *(float(base.mean()) or 1.0 for base in bases[:, 1:].swapaxes(0, 1)),
+    ]
     latent = [np.log1p(bases[:, i] / scale) for i, scale in enumerate(scales)]
     inputs = [
         InputScale(scale, float(x.mean()), float(x.std()) or 1.0)
@@ -158,7 +164,7 @@ def generator_shapes(data: TrainingSet, config: TrainingConfig) -> GeneratorConf
     ]
     channels = BaseSettings.from_dict(data.base_settings).channels
     heads = [
-        FieldHead(name, 0.2, conserved=True)
+        FieldHead(name, _SCALE, conserved=True)
         if data.units[name] == ""
         else _free_head(
             name,

@@ -68,18 +68,19 @@ TRAINING = TrainingConfig(
     checkpoint_every=50,
     keep_every=EARLY,
 )
-# What is kept of the network's correction to the temperature: chosen with all else by
-# cross-validation, as seven runs teach it more of themselves than of others.
+# What is kept of the network's corrections: chosen with all else by cross-validation,
+# as seven runs teach it more of themselves than of others. Stars have nothing else.
 KEPT_CORRECTION = 0.5
+CORRECTED = ("matter", "gas_density", "gas_temperature")
 
 
 def halved(path):
-    """The model of a training, with less of its correction to the temperature."""
+    """The model of a training, with less of its corrections."""
     model = read_model(path)
-    channel = model.generator.config.fields.index("gas_temperature")
+    channels = [model.generator.config.fields.index(name) for name in CORRECTED]
     with torch.no_grad():
         for weight in (model.generator.network.head, model.generator.network.head_bias):
-            weight[channel] *= KEPT_CORRECTION
+            weight[channels] *= KEPT_CORRECTION
     output = path.with_name(f"{path.stem}_halved.safetensors")
     write_model(output, model.generator, model.card)
     return output

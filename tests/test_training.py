@@ -322,3 +322,30 @@ def test_galaxies_start_from_those_of_the_base(tmp_path):
     assert np.corrcoef(made[1].ravel(), galaxies[0].ravel())[0, 1] > 0.999
     full = galaxies[0] > galaxies.mean()
     np.testing.assert_allclose(made[1][full], galaxies[0][full], rtol=0.02)
+
+
+def test_gas_of_one_mean_starts_as_a_share_of_the_matter(tmp_path):
+    """Each cell has the cosmic share, whatever gas does in the training runs."""
+    rng = np.random.default_rng(1)
+    matter = rng.gamma(2.0, 0.5, (2, 16, 16, 16)).astype(np.float32)
+    matter /= matter.mean((1, 2, 3), keepdims=True)
+    # Smoother than matter, with a mean of 5 in every box.
+    gas = matter**0.8
+    gas *= 5 / gas.mean((1, 2, 3), keepdims=True)
+    description = Description(
+        ("matter", "gas_density"),
+        {"matter": "", "gas_density": "solMass / Mpc3"},
+        *(LCDM_SPACE, 16, 1.0, BaseSettings().to_dict()),
+    )
+    both = np.stack([matter, gas], 1).astype(np.float32)
+    point = np.array([0.3, 0.05, 0.7, 1.0, 0.8])
+    run = RunSamples(
+        "LH_0", "train", point, np.array([1.0, 0.0]), both, matter[:, None]
+    )
+    write_training_set(tmp_path / "train.h5", description, [run])
+    with TrainingSet.open(tmp_path / "train.h5") as data:
+        generator = FieldGenerator(generator_shapes(data, TINY))
+    with torch.no_grad():
+        made = generator(torch.from_numpy(matter[:1, None]), torch.zeros(1, 8), None)
+    full = matter[0] > 0.5
+    np.testing.assert_allclose(made[0, 1][full], 5 * matter[0][full], rtol=0.01)
