@@ -223,9 +223,9 @@ def _check_names(data: TrainingSet, config: TrainingConfig) -> None:
     conditions = condition_names(data.space)
     for option, known in (
         *(("field_weights", data.fields), ("expected", data.fields)),
-        *(("unheard", conditions), ("trend_conditions", conditions)),
         *(("trends", data.fields), ("levels", data.fields)),
-        *(("level_conditions", conditions),),
+        *(("trend_conditions", conditions), ("level_conditions", conditions)),
+        ("unheard", conditions),
     ):
         chosen = getattr(config, option)
         names = {*chosen, *chosen.values()} if option == "trends" else set(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +56,15 @@ def _free_head(
     return FieldHead(name, low, conserved=False, start=float(start), slope=float(slope))
 
 
+def _samples(
+    data: TrainingSet,
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Fields and conditions of every training sample."""
+    for index in data.indices("train"):
+        _, target, parameters, redshift = data.sample(int(index))
+        yield target, conditions(data.space, parameters[None], redshift)[0].numpy()
+
+
 def _with_trends(
     heads: Sequence[FieldHead], data: TrainingSet, config: TrainingConfig
 ) -> list[FieldHead]:
@@ -63,9 +72,7 @@ def _with_trends(
     names = condition_names(data.space)
     told = [names.index(name) for name in config.trend_conditions]
     fits = {own: TrendFit(other, told) for own, other in config.trends.items()}
-    for index in data.indices("train") if fits else ():
-        _, target, parameters, redshift = data.sample(int(index))
-        true = conditions(data.space, parameters[None], redshift)[0].numpy()
+    for target, true in _samples(data) if fits else ():
         latent = {
             head.name: np.log1p(values / head.scale)
             for head, values in zip(heads, target, strict=True)
@@ -111,9 +118,7 @@ def with_levels(
         for head in heads
         if head.level is not None or head.name in config.levels
     }
-    for index in data.indices("train") if fits else ():
-        _, target, parameters, redshift = data.sample(int(index))
-        true = conditions(data.space, parameters[None], redshift)[0].numpy()
+    for target, true in _samples(data) if fits else ():
         for head, values in zip(heads, target, strict=True):
             if head.name in fits:
                 fits[head.name].add(float(values.mean(dtype=np.float64)), true)

@@ -36,6 +36,13 @@ _SMALL = 0.05
 _ROUNDS = 30
 
 
+def _linear(coefficients: Sequence[float], conditions: Tensor) -> Tensor:
+    """A constant and one factor for each condition, applied; shape ``(batch,)``."""
+    constant, *factors = coefficients
+    # No matrix product, which training may do in bf16.
+    return constant + (conditions * conditions.new_tensor(factors)).sum(1)
+
+
 @dataclass(frozen=True)
 class Level:
     """Mean of a field over a box: its logarithm is linear in the conditions.
@@ -77,10 +84,7 @@ class Level:
         Tensor
             Shape ``(batch,)``.
         """
-        constant, *factors = self.coefficients
-        # No matrix product, which training may do in bf16.
-        changes = conditions * conditions.new_tensor(factors)
-        return torch.exp(constant + changes.sum(1))
+        return torch.exp(_linear(self.coefficients, conditions))
 
 
 class LevelFit:
@@ -112,7 +116,7 @@ class LevelFit:
             self._conditions.append(np.asarray(conditions, np.float64))
 
     def solve(self, told: Sequence[int]) -> Level:
-        """The level of all samples, by least squares with a little ridge.
+        """The level of all samples, by ridge regression (Hoerl & Kennard 1970).
 
         Parameters
         ----------
@@ -226,9 +230,8 @@ class Trend:
         """
         x = ((latent - self.mean) / self.std).clamp(self.low, self.high)
         value = torch.zeros_like(x)
-        for constant, *factors in reversed(self.coefficients):
-            # No matrix product, which training may do in bf16.
-            own = constant + (conditions * conditions.new_tensor(factors)).sum(1)
+        for row in reversed(self.coefficients):
+            own = _linear(row, conditions)
             value = value * x + own.view(-1, *(1,) * (x.ndim - 1))
         return value
 

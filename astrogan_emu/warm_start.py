@@ -8,7 +8,7 @@ model did. Nothing here trains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -171,15 +171,11 @@ def _head(
     # A mean that all boxes have needs no regression.
     head = replace(old, mean=new.mean, level=None)
     if old.level is not None and not new.mean:
-        row = torch.tensor([old.level.coefficients], dtype=torch.float64)
-        factors, constant = _heard(row[:, 1:], row[:, 0], old_space, new_space)
-        head = replace(head, level=Level((*constant.tolist(), *factors[0].tolist())))
+        (row,) = _rows_heard([old.level.coefficients], old_space, new_space)
+        head = replace(head, level=Level(row))
     if head.trend is not None:
-        rows = torch.tensor(head.trend.coefficients, dtype=torch.float64)
-        factors, constants = _heard(rows[:, 1:], rows[:, 0], old_space, new_space)
-        table = torch.cat([constants[:, None], factors], 1).tolist()
-        trend = replace(head.trend, coefficients=tuple(map(tuple, table)))
-        head = replace(head, trend=trend)
+        rows = _rows_heard(head.trend.coefficients, old_space, new_space)
+        head = replace(head, trend=replace(head.trend, coefficients=rows))
     if head.follows < in_channels:
         return head
     return replace(head, start=new.start, slope=new.slope, follows=new.follows)
@@ -225,6 +221,16 @@ def _heard(
             hears[:, names.index(name)] = own * (high - low) / 2
         bias = bias + own * (high + low) / 2
     return hears, bias
+
+
+def _rows_heard(
+    rows: Sequence[Sequence[float]], old: ParameterSpace, new: ParameterSpace
+) -> tuple[tuple[float, ...], ...]:
+    """The same for rows of a constant and one factor for each condition."""
+    table = torch.tensor(rows, dtype=torch.float64)
+    factors, constants = _heard(table[:, 1:], table[:, 0], old, new)
+    heard: list[list[float]] = torch.cat([constants[:, None], factors], 1).tolist()
+    return tuple(map(tuple, heard))
 
 
 def _as_heard(parameter: Parameter, new: ParameterSpace) -> tuple[float, float]:

@@ -74,14 +74,14 @@ KEPT_CORRECTION = 0.5
 CORRECTED = ("matter", "gas_density", "gas_temperature")
 
 
-def halved(path):
-    """The model of a training, with less of its corrections."""
+def reduced(path, share=KEPT_CORRECTION):
+    """The model of a training, with a share of its corrections."""
     model = read_model(path)
     channels = [model.generator.config.fields.index(name) for name in CORRECTED]
     with torch.no_grad():
         for weight in (model.generator.network.head, model.generator.network.head_bias):
-            weight[channels] *= KEPT_CORRECTION
-    output = path.with_name(f"{path.stem}_halved.safetensors")
+            weight[channels] *= share
+    output = path.with_name(f"{path.stem}_{share:g}.safetensors")
     write_model(output, model.generator, model.card)
     return output
 
@@ -136,7 +136,7 @@ def main():
         "without critic": "paired.safetensors",
         "early": f"step_{EARLY}.safetensors",
     }
-    paths = {name: halved(work / "run" / file) for name, file in names.items()}
+    paths = {name: reduced(work / "run" / file) for name, file in names.items()}
     with TrainingSet.open(data) as opened:
         found = {n: departure_on_validation(p, opened) for n, p in paths.items()}
         for name, value in found.items():
