@@ -33,9 +33,12 @@ def test_data() -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two processes of a cluster that restarts what is killed."""
+@pytest.fixture
+def client():
+    """Two processes of a cluster that restarts what is killed; of one test alone.
+
+    Dask does not always restart a worker that a test before has killed.
+    """
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
@@ -47,11 +50,3 @@ def cluster():
         distributed.Client(cluster) as client,
     ):
         yield client
-
-
-@pytest.fixture
-def client(cluster):
-    """The same with both workers at work, whatever the test before did to them."""
-    # Nothing takes longer, even on a machine that is busy with other things [s].
-    cluster.wait_for_workers(2, timeout=300)
-    return cluster
