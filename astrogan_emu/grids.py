@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import GridError
 from .geometry import as_box_length
 from .sph import NARROWEST_KERNEL, kernel_shares
-from .stencils import BLOCK, SCHEMES, Stencil, Touched, block_size
+from .stencils import BLOCK, SCHEMES, Canvas, Stencil, Touched, block_size
 
 __all__ = ["GridSpec", "SCHEMES", "Stencil", "deposit", "paint", "readout"]
 
@@ -110,14 +110,14 @@ def paint(
         Shape ``(n_cells, n_cells, n_cells)``, dtype and device of `positions`. Its sum
         is that of `weights`.
     """
-    total = positions.new_zeros((n_cells,) * 3)
+    canvas = Canvas(n_cells, positions, scheme)
     size = block_size(positions)
     blocks = positions.split(size)
     shares = [None] * len(blocks) if weights is None else weights.split(size)
     for block, own in zip(blocks, shares, strict=True):
         # The stencil of all particles would be larger than they are themselves.
-        total = Stencil.of(block, n_cells, box_size, scheme).paint(own, total)
-    return total
+        Stencil.of(block, n_cells, box_size, scheme).paint(canvas, own)
+    return canvas.field()
 
 
 def readout(
@@ -226,13 +226,13 @@ def deposit(
 def _add_points(
     cells: Tensor, u: Tensor, columns: Tensor, n_cells: int, scheme: str
 ) -> None:
-    """Add particles by an assignment scheme; see `Stencil`."""
-    for block, own in zip(u.split(BLOCK), columns.split(BLOCK, 1), strict=True):
-        touched = Touched.by(block.T.contiguous(), n_cells, scheme)
-        for index, share in touched.points():
-            long = index.long()
-            for field, column in zip(cells, own, strict=True):
-                field.scatter_add_(0, long, share * column)
+    """Add particles by an assignment scheme; see `Canvas`."""
+    # One after the other, as a canvas is larger than a field.
+    for field, column in zip(cells, columns, strict=True):
+        canvas = Canvas(n_cells, column, scheme)
+        for block, own in zip(u.split(BLOCK), column.split(BLOCK), strict=True):
+            canvas.paint(Touched.by(block.T.contiguous(), n_cells, scheme), own)
+        field += canvas.field().view(-1)
 
 
 def _add_kernels(

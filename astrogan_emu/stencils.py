@@ -13,13 +13,15 @@ from itertools import pairwise, product
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, pad
 
 __all__ = [
     "BLOCK",
+    "Canvas",
     "SCHEMES",
     "Stencil",
     "Touched",
+    "beyond",
     "block_size",
     "even_pieces",
     "fill_table",
@@ -79,63 +81,160 @@ def _wrapped(cell: Tensor, n_cells: int) -> Tensor:
     return cell.int().clamp_(0, n_cells - 1)
 
 
+def reach(scheme: str) -> int:
+    """Cells that a particle touches beyond its first one, along each axis."""
+    _, weights = SCHEMES[scheme](torch.zeros(1))
+    return len(weights) - 1
+
+
 @dataclass(frozen=True)
 class Touched:
-    """Cells that a block of m particles touches along each axis, and their weights.
+    """Cells that a block of m particles touches, and their weights along each axis.
 
-    By axis, and then one of shape ``(m,)`` for each cell, which counts as many steps of
-    a flat index as it takes. The cells of the grid are sums and products of these, made
-    where they are used: that takes less time than to fetch them from memory.
+    Beyond its far faces the grid is thought to go on, as far as particles reach. So
+    only a particle's first cell has to be wrapped, and the others are always the same
+    steps of a flat index away from it.
+
+    Parameters
+    ----------
+    first
+        Flat index of each particle's first cell, shape ``(m,)``.
+    weights
+        By axis, one of shape ``(m,)`` for each cell.
+    side
+        Cells along each axis of the grid that goes on.
     """
 
-    cells: list[list[Tensor]]
+    first: Tensor
     weights: list[list[Tensor]]
+    side: int
 
     @classmethod
     def by(cls, u: Tensor, n_cells: int, scheme: str) -> Touched:
         """`u` counts cells from the centre of cell 0, shape ``(3, m)``."""
         first, weights = SCHEMES[scheme](u)
-        first = first.detach()
-        cells = [_wrapped(first, n_cells)]
-        cells += [_wrapped(first + i, n_cells) for i in range(1, len(weights))]
-        if n_cells**3 >= 2**31:
-            cells = [cell.long() for cell in cells]
-        for cell in cells:
-            cell[0].mul_(n_cells**2)
-            cell[1].mul_(n_cells)
+        side = n_cells + len(weights) - 1
+        cell = _wrapped(first.detach(), n_cells)
+        if side**3 >= 2**31:
+            cell = cell.long()
+        x, y, z = cell
         return cls(
-            [[cell[axis] for cell in cells] for axis in range(3)],
+            torch.add(z, y, alpha=side).add_(x, alpha=side**2),
             [[weight[axis] for weight in weights] for axis in range(3)],
+            side,
         )
 
-    def points(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Flat index and weight of one cell of every particle after the other."""
-        x, y, z = (
-            list(zip(*axis, strict=True))
-            for axis in zip(self.cells, self.weights, strict=True)
-        )
-        for (i, of_i), (j, of_j) in product(x, y):
-            line, share = i + j, of_i * of_j
-            for k, of_k in z:
-                yield line + k, share * of_k
+    def lines(self) -> Iterator[tuple[int, Tensor]]:
+        """Steps to each line of cells along z, and the weights of the line."""
+        x, y, _ = self.weights
+        for (i, one), (j, other) in product(enumerate(x), enumerate(y)):
+            yield (i * self.side + j) * self.side, one * other
+
+    def readout(self, fields: Sequence[Tensor]) -> Tensor:
+        """See `Stencil.readout`; of flat fields that go on beyond their far faces."""
+        values = [torch.zeros_like(self.weights[0][0])] * len(fields)
+        for steps, line in self.lines():
+            for k, weight in enumerate(self.weights[2]):
+                cell, share = self.first + (steps + k), line * weight
+                values = [
+                    torch.addcmul(value, one.index_select(0, cell), share)
+                    for value, one in zip(values, fields, strict=True)
+                ]
+        return torch.stack(values)
 
     def look_up(self, table: Tensor) -> Tensor:
         """See `Stencil.look_up`."""
         x, y, z = self.weights
         n_fields = table.shape[1] // len(z)
         # For each line along z that a particle touches, the row of its first cell.
-        starts = [cell + self.cells[2][0] for cell in self.cells[0]]
-        rows = starts[0].new_empty((len(starts[0]), len(x) * len(y)))
+        lines = [(i * self.side + j) * self.side for i, j in _pairs(x, y)]
+        rows = self.first[:, None] + self.first.new_tensor(lines)
         shares = table.new_empty(rows.shape)
-        for i, (start, cell) in enumerate(product(starts, self.cells[1])):
-            torch.add(start, cell, out=rows[:, i])
         for i, (one, other) in enumerate(product(x, y)):
             torch.mul(one, other, out=shares[:, i])
-        lines = embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
-        values = table.new_zeros((n_fields, len(rows)))
+        sums = embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
+        values = table.new_empty((n_fields, len(rows)))
         for (k, weight), i in product(enumerate(z), range(n_fields)):
-            values[i].addcmul_(lines[:, k * n_fields + i], weight)
+            part = sums[:, k * n_fields + i]
+            if k == 0:
+                torch.mul(part, weight, out=values[i])
+            else:
+                values[i].addcmul_(part, weight)
         return values
+
+
+def _pairs(x: Sequence[Tensor], y: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
+    return product(range(len(x)), range(len(y)))
+
+
+class Canvas:
+    """A periodic grid that particles are painted onto, block by block.
+
+    Two cells that follow each other along z are one complex number, as a particle adds
+    to both of them: that takes little more time than to add to one.
+
+    Parameters
+    ----------
+    n_cells
+        Cells per side.
+    like
+        What has the type and the device of the weights.
+    scheme
+        A name in `SCHEMES`.
+    """
+
+    def __init__(self, n_cells: int, like: Tensor, scheme: str = "cic") -> None:
+        self.n_cells, self.side = n_cells, n_cells + reach(scheme)
+        self._total = torch.zeros(
+            self.side**3, dtype=like.dtype.to_complex(), device=like.device
+        )
+
+    def paint(self, touched: Touched, weights: Tensor | None = None) -> None:
+        """Add particles, one each or with weights of shape ``(m,)``."""
+        first, z = touched.first.long(), touched.weights[2]
+        for steps, line in touched.lines():
+            line = line if weights is None else line * weights
+            for k in range(0, len(z), 2):
+                lower = line * z[k]
+                more = k + 1 < len(z)
+                upper = line * z[k + 1] if more else torch.zeros_like(lower)
+                both = torch.complex(lower, upper)
+                # In two thirds of index_add_'s time, if for long integers alone.
+                self._total.scatter_add_(0, first + (steps + k), both)
+
+    def field(self) -> Tensor:
+        """Sum of the weights in each cell, shape ``(n, n, n)``; differentiable."""
+        n, side = self.n_cells, self.side
+        total = self._total.view((side,) * 3)
+        field = total.real.clone()
+        field[..., 1:] += total.imag[..., :-1]
+        for axis in range(3):
+            for i in range(n, side):
+                field.select(axis, i % n).add_(field.select(axis, i))
+            field = field.narrow(axis, 0, n)
+        return field.contiguous()
+
+
+def beyond(field: Tensor, after: int, before: int = 0) -> Tensor:
+    """A periodic field that goes on beyond its far faces, and its near ones.
+
+    Parameters
+    ----------
+    field
+        Shape ``(..., n, n, n)``.
+    after, before
+        Cells beyond the far and the near faces.
+    """
+    if max(after, before) <= field.shape[-1]:
+        several = field.reshape(1, -1, *field.shape[-3:])
+        wider = pad(several, (before, after) * 3, mode="circular")
+        return wider.view(*field.shape[:-3], *wider.shape[-3:])
+    # PyTorch pads by no more than once around.
+    for axis in (-3, -2, -1):
+        n = field.shape[axis]
+        cells = torch.arange(-before, n + after, device=field.device) % n
+        field = field.index_select(axis, cells)
+    return field
 
 
 @dataclass(frozen=True)
@@ -170,45 +269,24 @@ class Stencil:
         """That of blocks of shape ``(3, m)``, in cells from the centre of cell 0."""
         return cls(n_cells, tuple(Touched.by(u, n_cells, scheme) for u in blocks))
 
-    def paint(
-        self, weights: Tensor | None = None, onto: Tensor | None = None
-    ) -> Tensor:
-        """Sum of particle weights in each cell; see `grids.paint`.
-
-        Given a field to paint onto, that is changed and returned: many particles are
-        then painted in parts.
-        """
-        like = self.blocks[0].weights[0][0]
-        if onto is None:
-            onto = torch.zeros(
-                (self.n_cells,) * 3, dtype=like.dtype, device=like.device
-            )
-        total = onto.view(-1)
+    def paint(self, canvas: Canvas, weights: Tensor | None = None) -> None:
+        """Add every particle's weight, one if not given, to the cells of a canvas."""
         shares: Sequence[Tensor | None] = [None] * len(self.blocks)
         if weights is not None:
-            shares = weights.split([len(block.weights[0][0]) for block in self.blocks])
+            shares = weights.split([len(block.first) for block in self.blocks])
         for block, own in zip(self.blocks, shares, strict=True):
-            for cell, share in block.points():
-                # In two thirds of index_add_'s time, if for long integers alone.
-                share = share if own is None else share * own
-                total.scatter_add_(0, cell.long(), share)
-        return onto
+            canvas.paint(block, own)
 
     def readout(self, field: Tensor) -> Tensor:
         """Values of a field at the particles; see `grids.readout`.
 
-        Of several fields, in an array with more axes before the three, each's own.
+        Of several fields, in an array with more axes before the three, each's own. They
+        may go on beyond their far faces already, see `beyond`.
         """
-        fields = field.reshape(-1, self.n_cells**3).unbind()
-        parts = []
-        for block in self.blocks:
-            values = [torch.zeros_like(block.weights[0][0])] * len(fields)
-            for cell, share in block.points():
-                values = [
-                    torch.addcmul(value, one.index_select(0, cell), share)
-                    for value, one in zip(values, fields, strict=True)
-                ]
-            parts.append(torch.stack(values))
+        more = self.blocks[0].side - field.shape[-1]
+        fields = (beyond(field, more) if more else field).flatten(-3)
+        flat = fields.reshape(-1, fields.shape[-1]).unbind()
+        parts = [block.readout(flat) for block in self.blocks]
         return torch.cat(parts, 1).view(*field.shape[:-3], -1)
 
     def look_up(self, table: Tensor) -> Tensor:
@@ -219,7 +297,7 @@ class Stencil:
         Parameters
         ----------
         table
-            As `fill_table` makes it; shape ``(n^3, order * fields)``.
+            As `fill_table` makes it, flat; shape ``(side^3, order * fields)``.
         """
         parts = [block.look_up(table) for block in self.blocks]
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
@@ -234,14 +312,15 @@ def fill_table(table: Tensor, fields: Sequence[Tensor]) -> None:
     Parameters
     ----------
     table
-        Changed. Shape ``(..., n, order * fields)``, where the order is that of the
-        scheme, 2 for ``"cic"``.
+        Changed. Shape ``(..., side, order * fields)``, where the order is that of the
+        scheme, 2 for ``"cic"``. Rows that no particle's line starts at stay as they
+        are.
     fields
-        Each of shape ``(..., n)``: whole fields, or planes of them.
+        Each of shape ``(..., side)``: whole fields that go on beyond their far faces,
+        see `beyond`, or planes of them.
     """
-    n = table.shape[-2]
+    order = table.shape[-1] // len(fields)
+    n = table.shape[-2] - order + 1
     for i in range(table.shape[-1]):
         shift, field = i // len(fields), fields[i % len(fields)]
-        table[..., : n - shift, i] = field[..., shift:]
-        if shift:
-            table[..., n - shift :, i] = field[..., :shift]
+        table[..., :n, i] = field[..., shift : shift + n]

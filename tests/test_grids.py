@@ -10,7 +10,7 @@ import torch
 from astrogan_emu.errors import GridError
 from astrogan_emu.grids import SCHEMES, GridSpec, Stencil, deposit, paint, readout
 from astrogan_emu.sph import NARROWEST_KERNEL, cubic_spline
-from astrogan_emu.stencils import block_size, fill_table
+from astrogan_emu.stencils import beyond, block_size, fill_table
 
 GRID = GridSpec(8, 20.0)
 ALL_SCHEMES = [*SCHEMES, "sph"]
@@ -359,6 +359,16 @@ def test_readout_of_a_constant_is_the_constant(scheme):
     np.testing.assert_allclose(values, 3.5, rtol=1e-14)
 
 
+@pytest.mark.parametrize("n_cells", [1, 2, 3, 8])
+@pytest.mark.parametrize(("after", "before"), [(0, 0), (1, 0), (3, 2), (9, 4)])
+def test_a_periodic_field_goes_on_beyond_its_faces(n_cells, after, before):
+    """With the cells of the opposite faces, however often around that is."""
+    fields = np.random.default_rng(3).normal(size=(2, 2, *(n_cells,) * 3))
+    wider = beyond(torch.from_numpy(fields), after, before).numpy()
+    sides = [(0, 0), (0, 0), *[(before, after)] * 3]
+    np.testing.assert_array_equal(wider, np.pad(fields, sides, mode="wrap"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_cells", [8, 7, 2])
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -368,10 +378,12 @@ def test_looking_up_is_reading_out(scheme, n_cells, dtype):
     positions = 3 * torch.from_numpy(particles(300)[0]).to(dtype) - 20
     noise = np.random.default_rng(8).normal(size=(3, n_cells, n_cells, n_cells))
     fields = torch.from_numpy(noise).to(dtype)
-    table = fields.new_empty((n_cells, n_cells, n_cells, order * 3))
+    wider = beyond(fields, order - 1)
+    # What nobody wrote nobody may read.
+    table = fields.new_full((*wider.shape[1:], order * 3), torch.nan)
     # As a whole, or plane by plane.
-    fill_table(table[:1], [field[:1] for field in fields])
-    fill_table(table[1:], [field[1:] for field in fields])
+    fill_table(table[:1], [field[:1] for field in wider])
+    fill_table(table[1:], [field[1:] for field in wider])
     stencil = Stencil.of(positions, n_cells, GRID.box_size, scheme)
     values = stencil.readout(fields)
     tolerance = 20 * torch.finfo(dtype).eps
@@ -387,8 +399,8 @@ def test_looking_up_is_exact_across_blocks():
     """Particles are handled in blocks, and each gets its own values."""
     positions = torch.rand(150_000, 3, generator=torch.Generator().manual_seed(0))
     assert len(positions) > 2 * block_size(positions)
-    x = torch.arange(32.0).expand(32, 32, 32)
-    table = x.new_empty((32, 32, 32, 2))
+    x = beyond(torch.arange(32.0).expand(32, 32, 32), 1)
+    table = x.new_empty((33, 33, 33, 2))
     fill_table(table, [x])
     (values,) = Stencil.of(positions, 32, 1.0).look_up(table.flatten(0, 2))
     inner = (positions[:, 2] > 1 / 64) & (positions[:, 2] < 63 / 64)
