@@ -1,4 +1,4 @@
-"""How much memory a box needs, how much there is, and how the two are made to meet.
+"""How much memory a box needs, and how that and what there is are made to meet.
 
 The need is counted from the arrays that are alive at once, before anything is made. The
 base has to fit as a whole; the network works in tiles as large as there is room for.
@@ -7,32 +7,20 @@ base has to fit as a whole; the network works in tiles as large as there is room
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from .errors import NotEnoughMemoryError, ParameterError
+from .errors import NotEnoughMemoryError
 from .networks import NetworkConfig
+from .particle_mesh import memory_to_evolve
 from .tiling import Tiling, bytes_per_cell, choose_tiling, least_memory
-from .torch_threads import concurrent_tasks
 
-__all__ = ["MemoryPlan", "available_memory", "memory_limit", "plan_memory"]
+__all__ = ["MemoryPlan", "plan_memory"]
 
 _LOG = logging.getLogger(__name__)
 
 # Arrays of one number per cell, float32. Measured at 96^3 to 192^3: see docs/dask.md.
-_BASE = 22  # two vectors of every particle and, at the end, two more and their parts
-_FORCE = 14  # two vectors of every particle, and
-_MESH = 10  # of the mesh: its potential, and a table of three slopes in two cells each
 _HALOS = 29  # positions, matter, and at most 25 to find out which hang together
 _WHOLE = 12  # smoothing of a conserved field on the whole grid
-
-# Of what is free, the share that is used: others want some, too.
-_SHARE = 0.9
 # Smaller needs are not worth a line in the log.
 _LARGE = 2e9
 
@@ -108,8 +96,8 @@ def plan_memory(
         If it does not fit, with the largest box that would.
     """
     cells = n_cells**3
-    mesh = _MESH * mesh_factor**3
-    base = 4 * cells * max(_BASE, _FORCE + mesh, _HALOS * halos)
+    evolving = memory_to_evolve(n_cells, mesh_factor * n_cells)
+    base = max(evolving, 4 * cells * _HALOS * halos)
     # Stays while the network works, and while the whole is put together.
     flat = n_cells**network.n_dim
     kept = 4 * flat * (network.in_channels + network.out_channels)
@@ -134,83 +122,3 @@ def plan_memory(
     if plan.needed > _LARGE:
         _LOG.info("a box of %d^%d cells %s", n_cells, network.n_dim, plan)
     return plan
-
-
-def available_memory(device: torch.device | str = "cpu") -> int:
-    """Memory that one task may use here [bytes].
-
-    The least of what the machine has free, what the process's control group leaves, and
-    what the limit of a dask worker leaves; shared among the tasks that run at once.
-
-    Parameters
-    ----------
-    device
-        Of the emulator.
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(_SHARE * (free + kept))
-    limits = [_free(), *_group_leaves(), *_worker_leaves()]
-    return int(_SHARE * max(0, min(limits)) / concurrent_tasks())
-
-
-def memory_limit(gigabytes: float | None, device: torch.device | str) -> float:
-    """What a user allows, or what there is [bytes].
-
-    Parameters
-    ----------
-    gigabytes
-        What is allowed [GB], if anything is said.
-    device
-        Of the emulator.
-
-    Raises
-    ------
-    ParameterError
-        If `gigabytes` is not positive.
-    """
-    if gigabytes is None:
-        return available_memory(device)
-    if not gigabytes > 0:
-        raise ParameterError(f"max_memory must be positive [GB], got {gigabytes}")
-    return gigabytes * 1e9
-
-
-def _free() -> int:
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(found.split()[1]) * 1024
-    with suppress(OSError, ValueError, AttributeError):
-        # Where the system does not say what is free, half of all may be.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return sys.maxsize
-
-
-def _group_leaves() -> list[int]:
-    """What the limit of a container leaves, if it has one."""
-    leaves = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):
-            folder = Path("/sys/fs/cgroup")
-            most = int((folder / limit).read_text())
-            leaves.append(most - int((folder / used).read_text()))
-    return leaves
-
-
-def _worker_leaves() -> list[int]:
-    """What the limit of a dask worker leaves, if this is one and it has one."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return []
-    with suppress(ValueError, AttributeError):
-        worker = distributed.get_worker()
-        limit = worker.memory_manager.memory_limit
-        if limit:
-            return [int(limit - worker.monitor.get_process_memory())]
-    return []

@@ -27,7 +27,7 @@ from ._model_input import (
     offered_by,
 )
 from .bases import base_fields
-from .box_memory import MemoryPlan, memory_limit, plan_memory
+from .box_memory import MemoryPlan, plan_memory
 from .checkpoints import Model, ModelCard, load_model
 from .derived_fields import derive, ingredients
 from .errors import GridError
@@ -37,6 +37,7 @@ from .generated_fields import generated_fields
 from .grids import GridSpec
 from .initial_conditions import linear_field
 from .kept_memory import kept_memory
+from .machine_memory import memory_limit
 from .noise import whole_seed
 from .parameters import COSMOLOGICAL, ParameterInput, as_parameters
 from .particle_mesh import velocity_field

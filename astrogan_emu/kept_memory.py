@@ -1,13 +1,15 @@
-"""Memory that a box works with, kept from one of its steps to the next.
+"""Memory that a box, or a training, works with, kept from one step to the next.
 
 By default glibc gives every large block back to the system when it is freed, and asks
 for it again, as zeros, a moment later. That is a quarter of the time of 128^3 cells,
-and more in dask workers, which are told to give back all they can.
+of a training step and of a simulation, and more in dask workers, which are told to give
+back all they can.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -38,8 +40,10 @@ _running = 0
 
 
 @contextmanager
-def kept_memory(needed: float, available: float) -> Iterator[None]:
-    """Keep freed memory while part of a box is made, and give it back at the end.
+def kept_memory(
+    needed: float = math.inf, available: float = math.inf
+) -> Iterator[None]:
+    """Keep freed memory while work is done, and give it back at the end.
 
     Where very much is needed the largest blocks are not kept. Does nothing where memory
     is short, the C library is not glibc, or its ``MALLOC_`` variables for large blocks
@@ -47,8 +51,11 @@ def kept_memory(needed: float, available: float) -> Iterator[None]:
 
     Parameters
     ----------
-    needed, available
-        Memory of that part, as of a `MemoryPlan` [bytes].
+    needed
+        Memory of that work, if it is known: that of a part of a box, say, as of a
+        `MemoryPlan` [bytes].
+    available
+        What there is [bytes].
     """
     global _running
     functions = _functions()

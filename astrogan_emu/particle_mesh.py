@@ -15,21 +15,28 @@ from itertools import pairwise, product
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from .errors import SimulationError
 from .initial_conditions import lpt_displacements, wavenumbers
 from .linear_theory import growth_factor, growth_rate, hubble
-from .stencils import Stencil, block_size, even_pieces, fill_table
+from .stencils import Canvas, Stencil, beyond, block_size, even_pieces, fill_table
 
 __all__ = [
     "Particles",
     "evolve",
     "lattice",
+    "memory_to_evolve",
     "velocity_field",
 ]
 
+# Arrays of one number per particle and per cell of the mesh. Measured at 96^3 to 192^3:
+# see docs/dask.md.
+_WHOLE = 22  # two vectors of every particle and, at the end, two more and their parts
+_FORCE = 14  # two vectors of every particle, and
+_MESH = 10  # of the mesh: its potential, and a table of three slopes in two cells each
+
 _REACH = 2  # cells that a difference reaches beyond a face of the box
+_BEYOND = _REACH + 1  # and beyond a far face, where particles touch one more cell
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def _potential(
 ) -> Tensor:
     """Minus the inverse Laplacian of a density times `strength`, as `_slopes` needs it.
 
-    In the unit of a difference of neighbours, with `_REACH` more cells at every face.
+    In the unit of a difference of neighbours, with more cells at every face.
     """
     n = kernel.shape[0]
     factor = (strength * (2 * n / (3 * box_size))).to(kernel)
@@ -113,11 +120,11 @@ def _potential(
     del density
     potential = torch.fft.irfftn(modes, s=(n,) * 3)
     del modes
-    return pad(potential[None, None], (_REACH,) * 6, mode="circular")[0, 0]
+    return beyond(potential, _BEYOND, _REACH)
 
 
 def _slopes(potential: Tensor) -> list[Tensor]:
-    """Gradient of a `_potential` or of some planes of it, by axis.
+    """Gradient of a `_potential` or of some planes of it, by axis, with a cell beyond.
 
     Fourth-order differences: they taper the force near the mesh scale.
     """
@@ -137,11 +144,11 @@ def _reader(potential: Tensor) -> Callable[[Stencil], Tensor]:
     if potential.requires_grad:
         slopes = torch.stack(_slopes(potential))
         return lambda stencil: stencil.readout(slopes)
-    n = len(potential) - 2 * _REACH
-    table = potential.new_empty((n, n, n, 6))
+    side = len(potential) - 2 * _REACH
+    table = potential.new_empty((side, side, side, 6))
     # A few planes at a time stay in cache.
-    planes = max(1, block_size(table) // n**2)
-    for first in range(0, n, planes):
+    planes = max(1, block_size(table) // side**2)
+    for first in range(0, side, planes):
         part = table[first : first + planes]
         fill_table(part, _slopes(potential[first : first + len(part) + 2 * _REACH]))
     return lambda stencil: stencil.look_up(table.flatten(0, 2))
@@ -258,6 +265,19 @@ def evolve(
             yield matter.particles(growth, next(remaining))
 
 
+def memory_to_evolve(n: int, n_mesh: int) -> int:
+    """Most that `evolve` needs for n^3 particles in float32, without gradients [bytes].
+
+    Parameters
+    ----------
+    n
+        Particles per side.
+    n_mesh
+        Cells of the force mesh per side.
+    """
+    return 4 * max(_WHOLE * n**3, _FORCE * n**3 + _MESH * n_mesh**3)
+
+
 def _sum(one: Tensor, factor: Tensor, two: Tensor, out: Tensor) -> Tensor:
     """``one + factor * two``; in the place of `out`, unless gradients need that."""
     factor = factor.to(two)
@@ -333,15 +353,18 @@ class _Matter:
     def kick(self, kernel: Tensor, keep: Tensor, strength: Tensor) -> None:
         """Replace a part of every velocity by the force of all particles."""
         n_mesh, n_particles = kernel.shape[0], self.n**3
-        density = kernel.new_zeros((n_mesh,) * 3)
+        canvas = Canvas(n_mesh, kernel)
         # Made twice, as that takes less time than to fetch them from memory; but once
         # where a graph keeps them all the same.
+        graph = torch.is_grad_enabled() and self.displacement[0].requires_grad
         kept: list[Stencil] = []
         for i in range(len(self.velocity)):
             stencil = self._stencil(i, n_mesh)
-            density = stencil.paint(onto=density)
-            if density.requires_grad:
+            stencil.paint(canvas)
+            if graph:
                 kept.append(stencil)
+        density = canvas.field()
+        del canvas
         strength = strength * (n_mesh**3 / n_particles)
         potential = _potential(density, kernel, self.box_size, strength)
         del density
@@ -437,17 +460,15 @@ def velocity_field(
         start_redshift=start_redshift,
     )
     n = delta.shape[0]
-    mass, *momenta = (delta.new_zeros((n,) * 3) for _ in range(4))
+    canvases = [Canvas(n, delta) for _ in range(4)]
     size = block_size(delta)
     blocks = (one.split(size) for one in (particles.positions, particles.velocities))
     for positions, velocities in zip(*blocks, strict=True):
         stencil = Stencil.of(positions, n, box_size)
-        mass = stencil.paint(onto=mass)
-        momenta = [
-            stencil.paint(velocity, momentum)
-            for velocity, momentum in zip(velocities.T, momenta, strict=True)
-        ]
+        for canvas, weights in zip(canvases, (None, *velocities.T), strict=True):
+            stencil.paint(canvas, weights)
     del particles
+    mass, *momenta = (canvas.field() for canvas in canvases)
     momentum = torch.stack(momenta)
     growth = _Growth.at(1 / (1 + redshift), parameters["omega_m"])
     # The growth is in double precision, and the velocity is like the field.

@@ -24,6 +24,7 @@ from ._files import atomic_path
 from .errors import SimulationError
 from .gadget import write_gadget
 from .halos import particle_mass
+from .kept_memory import kept_memory
 from .parameters import COSMOLOGICAL, Parameter, ParameterSpace
 from .worker_processes import in_processes, refuse_while_importing
 
@@ -264,12 +265,14 @@ def _run_one(
     import torch
 
     from .initial_conditions import linear_field
-    from .particle_mesh import evolve
+    from .machine_memory import available_memory
+    from .particle_mesh import evolve, memory_to_evolve
 
     torch.set_num_threads(threads)
     parameters = {name: float(row[name]) for name in COSMOLOGICAL}
     (Path(folder) / str(row["run"])).mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
+    needed = memory_to_evolve(config.n_particles, config.n_mesh)
+    with torch.no_grad(), kept_memory(needed, available_memory()):
         delta = linear_field(
             parameters,
             n_cells=config.n_particles,

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._optional import require
-from .box_memory import available_memory
 from .checkpoints import Model
 from .errors import AstroganError, BatchError
 from .generator_noise import window_noise
 from .kept_memory import kept_memory
+from .machine_memory import available_memory
 from .same_model import same_model
 from .tiling import Tiling, Window, bytes_per_cell, window_of
 from .torch_threads import shared_cores

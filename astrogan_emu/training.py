@@ -37,6 +37,7 @@ from .conditioning import condition_names
 from .dataset import TrainingSet
 from .errors import TrainingDivergedError, TrainingError
 from .generator_losses import LOSSES, generator_losses
+from .kept_memory import kept_memory
 from .scoring import total_score, validation_scores, write_picture
 from .training_config import TrainingConfig, learning_rate
 from .training_log import append_rows, log_scalars, truncate_logs
@@ -254,7 +255,7 @@ def _loop(
     )
     samples = SampleReader(data, state.device)
     reports: list[dict[str, float]] = []
-    with bar:
+    with bar, kept_memory():
         while state.step < config.steps:
             seed = (config.seed, state.step, rank)
             batch = draw_batch(samples, indices, seed, config.batch_size)

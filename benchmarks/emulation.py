@@ -13,7 +13,8 @@ from astrogan_emu.emulator import Emulator
 from astrogan_emu.grids import GridSpec, deposit
 from astrogan_emu.initial_conditions import linear_field
 from astrogan_emu.kept_memory import kept_memory
-from astrogan_emu.particle_mesh import evolve
+from astrogan_emu.machine_memory import available_memory
+from astrogan_emu.particle_mesh import evolve, memory_to_evolve
 from astrogan_emu.simulations import SimulationConfig
 from benchmarks.machine import (
     counted_transforms,
@@ -87,8 +88,10 @@ def simulation(n_steps=40, model="nbody", repeats=5, device="cpu"):
     def field():
         emulator.emulate(POINT, n_cells=64, seed=1)
 
+    needed = memory_to_evolve(config.n_particles, config.n_mesh)
+
     def run(n_steps=n_steps):
-        with torch.no_grad():
+        with torch.no_grad(), kept_memory(needed, available_memory(device)):
             delta = linear_field(
                 POINT,
                 n_cells=config.n_particles,

@@ -8,6 +8,7 @@ import torch
 
 from astrogan_emu.batches import SampleReader, draw_batch
 from astrogan_emu.dataset import RunSamples, TrainingSet, write_training_set
+from astrogan_emu.kept_memory import kept_memory
 from astrogan_emu.parameters import Parameter, ParameterSpace
 from astrogan_emu.training import _step
 from astrogan_emu.training_config import TrainingConfig
@@ -41,7 +42,7 @@ def training(rate, n_cells=64, steps=6, device="cpu", **choices):
         path = _set(Path(folder) / "train.h5", n_cells)
         stages = {"paired_steps": 1000, "adversarial_steps": 1000}
         config = TrainingConfig(**stages, device=device, **choices)
-        with TrainingSet.open(path, verify=False) as data:
+        with TrainingSet.open(path, verify=False) as data, kept_memory():
             indices = data.indices("train")
             state = TrainingState(config, generator_shapes(data, config))
             samples = SampleReader(data, state.device)

@@ -28,6 +28,8 @@ with kept_memory(2e9, 3e9):
     short = faults_of_blocks()
 with kept_memory(4e9, 5e9):
     small, large = faults_of_blocks(), faults_of_blocks(4)
+with kept_memory():  # of a work whose need is not known
+    small = max(small, faults_of_blocks())
 print(kept, small, kept_large, short, faults_of_blocks(), large, after)
 """
 

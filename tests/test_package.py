@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # One direction: a module imports, at its top level, only from modules before it.
 LAYERS = [
     *("_front_door", "errors", "_optional", "_files", "torch_threads"),
-    *("kept_memory", "worker_processes"),
+    *("machine_memory", "kept_memory", "worker_processes"),
     *("_parameter_input", "parameters"),
     *("geometry", "sph", "stencils", "grids", "periodic"),
     *("noise", "matter_transfer", "linear_theory", "initial_conditions"),

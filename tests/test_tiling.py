@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from astrogan_emu import box_memory
+from astrogan_emu import machine_memory
 from astrogan_emu.bases import BaseSettings
-from astrogan_emu.box_memory import available_memory, memory_limit, plan_memory
+from astrogan_emu.box_memory import plan_memory
 from astrogan_emu.emulator import Emulator
 from astrogan_emu.errors import NotEnoughMemoryError, ParameterError
 from astrogan_emu.generated_fields import generated_fields
 from astrogan_emu.generators import FieldGenerator, FieldHead, GeneratorConfig
+from astrogan_emu.machine_memory import available_memory, memory_limit
 from astrogan_emu.networks import NetworkConfig
 from astrogan_emu.tiling import (
     Tiling,
@@ -181,14 +182,14 @@ def test_a_large_box_says_what_it_needs(caplog):
 
 def test_available_memory_is_that_of_the_tightest_limit(monkeypatch):
     """Machine, container or worker; shared among tasks of one process."""
-    monkeypatch.setattr(box_memory, "_free", lambda: 10_000)
-    monkeypatch.setattr(box_memory, "_group_leaves", lambda: [8_000])
-    monkeypatch.setattr(box_memory, "_worker_leaves", lambda: [])
+    monkeypatch.setattr(machine_memory, "_free", lambda: 10_000)
+    monkeypatch.setattr(machine_memory, "_group_leaves", lambda: [8_000])
+    monkeypatch.setattr(machine_memory, "_worker_leaves", lambda: [])
     alone = available_memory()
     assert 0.8 * 8_000 < alone < 8_000
-    monkeypatch.setattr(box_memory, "concurrent_tasks", lambda: 4)
+    monkeypatch.setattr(machine_memory, "concurrent_tasks", lambda: 4)
     assert available_memory() == alone // 4
-    monkeypatch.setattr(box_memory, "_worker_leaves", lambda: [-5])
+    monkeypatch.setattr(machine_memory, "_worker_leaves", lambda: [-5])
     assert available_memory() == 0
     assert memory_limit(2, "cpu") == 2e9
 
