@@ -127,7 +127,7 @@ class Touched:
     def lines(self) -> Iterator[tuple[int, Tensor]]:
         """Steps to each line of cells along z, and the weights of the line."""
         x, y, _ = self.weights
-        for (i, one), (j, other) in product(enumerate(x), enumerate(y)):
+        for (i, one), (j, other) in _lines(x, y):
             yield (i * self.side + j) * self.side, one * other
 
     def readout(self, fields: Sequence[Tensor]) -> Tensor:
@@ -147,11 +147,12 @@ class Touched:
         x, y, z = self.weights
         n_fields = table.shape[1] // len(z)
         # For each line along z that a particle touches, the row of its first cell.
-        lines = [(i * self.side + j) * self.side for i, j in _pairs(x, y)]
-        rows = self.first[:, None] + self.first.new_tensor(lines)
+        rows = self.first.new_empty((len(self.first), len(x) * len(y)))
         shares = table.new_empty(rows.shape)
-        for i, (one, other) in enumerate(product(x, y)):
-            torch.mul(one, other, out=shares[:, i])
+        for line, ((i, one), (j, other)) in enumerate(_lines(x, y)):
+            steps = (i * self.side + j) * self.side
+            torch.add(self.first, steps, out=rows[:, line])
+            torch.mul(one, other, out=shares[:, line])
         sums = embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
         values = table.new_empty((n_fields, len(rows)))
         for (k, weight), i in product(enumerate(z), range(n_fields)):
@@ -163,8 +164,11 @@ class Touched:
         return values
 
 
-def _pairs(x: Sequence[Tensor], y: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
-    return product(range(len(x)), range(len(y)))
+def _lines(
+    x: Sequence[Tensor], y: Sequence[Tensor]
+) -> Iterator[tuple[tuple[int, Tensor], tuple[int, Tensor]]]:
+    """Place and weight along x, and along y, of each line of cells along z."""
+    return product(enumerate(x), enumerate(y))
 
 
 class Canvas:
@@ -188,6 +192,8 @@ class Canvas:
         self._total = torch.zeros(
             self.side**3, dtype=like.dtype.to_complex(), device=like.device
         )
+        # Elsewhere PyTorch does not add complex numbers at places.
+        self._at_once = like.device.type == "cpu"
 
     def paint(self, touched: Touched, weights: Tensor | None = None) -> None:
         """Add particles, one each or with weights of shape ``(m,)``."""
@@ -198,9 +204,16 @@ class Canvas:
                 lower = line * z[k]
                 more = k + 1 < len(z)
                 upper = line * z[k + 1] if more else torch.zeros_like(lower)
-                both = torch.complex(lower, upper)
-                # In two thirds of index_add_'s time, if for long integers alone.
-                self._total.scatter_add_(0, first + (steps + k), both)
+                self._add(first + (steps + k), lower, upper)
+
+    def _add(self, cells: Tensor, lower: Tensor, upper: Tensor) -> None:
+        """Add to cells, and to the next ones along z."""
+        # In two thirds of index_add_'s time, if for long integers alone.
+        if self._at_once:
+            self._total.scatter_add_(0, cells, torch.complex(lower, upper))
+        else:
+            self._total.real.scatter_add_(0, cells, lower)
+            self._total.imag.scatter_add_(0, cells, upper)
 
     def field(self) -> Tensor:
         """Sum of the weights in each cell, shape ``(n, n, n)``; differentiable."""

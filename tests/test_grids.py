@@ -10,7 +10,7 @@ import torch
 from astrogan_emu.errors import GridError
 from astrogan_emu.grids import SCHEMES, GridSpec, Stencil, deposit, paint, readout
 from astrogan_emu.sph import NARROWEST_KERNEL, cubic_spline
-from astrogan_emu.stencils import beyond, block_size, fill_table
+from astrogan_emu.stencils import Canvas, beyond, block_size, fill_table
 
 GRID = GridSpec(8, 20.0)
 ALL_SCHEMES = [*SCHEMES, "sph"]
@@ -357,6 +357,28 @@ def test_readout_of_a_constant_is_the_constant(scheme):
     positions = torch.from_numpy(particles(50)[0])
     values = readout(torch.full(GRID.shape, 3.5).double(), positions, 20.0, scheme)
     np.testing.assert_allclose(values, 3.5, rtol=1e-14)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_two_cells_at_once_or_one_by_one_is_the_same(scheme):
+    """A processor adds to two cells at once, an accelerator does not."""
+    positions, weights, _ = map(torch.from_numpy, particles(500))
+    positions.requires_grad_()
+    stencil = Stencil.of(positions, 8, GRID.box_size, scheme)
+    at_once, one_by_one = (Canvas(8, positions, scheme) for _ in range(2))
+    assert at_once._at_once
+    one_by_one._at_once = False
+    for canvas in (at_once, one_by_one):
+        stencil.paint(canvas, weights)
+    expected, field = at_once.field(), one_by_one.field()
+    torch.testing.assert_close(field, expected)
+    if scheme != "ngp":
+        losses = (field.square().sum(), expected.square().sum())
+        slopes = [
+            torch.autograd.grad(loss, positions, retain_graph=True)[0]
+            for loss in losses
+        ]
+        torch.testing.assert_close(*slopes)
 
 
 @pytest.mark.parametrize("n_cells", [1, 2, 3, 8])
