@@ -35,6 +35,9 @@ _WHOLE = 22  # two vectors of every particle and, at the end, two more and their
 _FORCE = 14  # two vectors of every particle, and
 _MESH = 10  # of the mesh: its potential, and a table of three slopes in two cells each
 
+# Particles whose stencils stay in a processor's cache, 28 bytes each.
+_KEPT = 1 << 19
+
 _REACH = 2  # cells that a difference reaches beyond a face of the box
 _BEYOND = _REACH + 1  # and beyond a far face, where particles touch one more cell
 
@@ -354,14 +357,14 @@ class _Matter:
         """Replace a part of every velocity by the force of all particles."""
         n_mesh, n_particles = kernel.shape[0], self.n**3
         canvas = Canvas(n_mesh, kernel)
-        # Made twice, as that takes less time than to fetch them from memory; but once
-        # where a graph keeps them all the same.
+        # Made twice where they are too many to stay in cache, as that takes less time
+        # than to fetch them from memory; but not where a graph keeps them all the same.
         graph = torch.is_grad_enabled() and self.displacement[0].requires_grad
         kept: list[Stencil] = []
         for i in range(len(self.velocity)):
             stencil = self._stencil(i, n_mesh)
             stencil.paint(canvas)
-            if graph:
+            if graph or n_particles <= _KEPT:
                 kept.append(stencil)
         density = canvas.field()
         del canvas
