@@ -115,7 +115,8 @@ def _potential(
 ) -> Tensor:
     """Minus the inverse Laplacian of a density times `strength`, as `_slopes` needs it.
 
-    In the unit of a difference of neighbours, with more cells at every face.
+    In the unit of a difference of neighbours, with `_REACH` more cells at the near
+    faces and `_BEYOND` at the far ones.
     """
     n = kernel.shape[0]
     factor = (strength * (2 * n / (3 * box_size))).to(kernel)

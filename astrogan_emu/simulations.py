@@ -272,7 +272,7 @@ def _run_one(
     parameters = {name: float(row[name]) for name in COSMOLOGICAL}
     (Path(folder) / str(row["run"])).mkdir(parents=True, exist_ok=True)
     needed = memory_to_evolve(config.n_particles, config.n_mesh)
-    with torch.no_grad(), kept_memory(needed, available_memory()):
+    with torch.no_grad(), kept_memory(needed, available_memory(device)):
         delta = linear_field(
             parameters,
             n_cells=config.n_particles,

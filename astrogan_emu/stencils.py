@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
+from .errors import GridError
+
 __all__ = [
     "BLOCK",
     "Canvas",
@@ -81,7 +83,7 @@ def _wrapped(cell: Tensor, n_cells: int) -> Tensor:
     return cell.int().clamp_(0, n_cells - 1)
 
 
-def reach(scheme: str) -> int:
+def _reach(scheme: str) -> int:
     """Cells that a particle touches beyond its first one, along each axis."""
     _, weights = SCHEMES[scheme](torch.zeros(1))
     return len(weights) - 1
@@ -124,21 +126,22 @@ class Touched:
             side,
         )
 
-    def lines(self) -> Iterator[tuple[int, Tensor]]:
-        """Steps to each line of cells along z, and the weights of the line."""
+    def lines(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Steps to each line of cells along z, and its weights along x and y."""
         x, y, _ = self.weights
-        for (i, one), (j, other) in _lines(x, y):
-            yield (i * self.side + j) * self.side, one * other
+        for (i, one), (j, other) in product(enumerate(x), enumerate(y)):
+            yield (i * self.side + j) * self.side, one, other
 
     def readout(self, fields: Sequence[Tensor]) -> Tensor:
         """See `Stencil.readout`; of flat fields that go on beyond their far faces."""
         values = [torch.zeros_like(self.weights[0][0])] * len(fields)
-        for steps, line in self.lines():
+        for steps, one, other in self.lines():
+            line = one * other
             for k, weight in enumerate(self.weights[2]):
                 cell, share = self.first + (steps + k), line * weight
                 values = [
-                    torch.addcmul(value, one.index_select(0, cell), share)
-                    for value, one in zip(values, fields, strict=True)
+                    torch.addcmul(value, field.index_select(0, cell), share)
+                    for value, field in zip(values, fields, strict=True)
                 ]
         return torch.stack(values)
 
@@ -149,8 +152,7 @@ class Touched:
         # For each line along z that a particle touches, the row of its first cell.
         rows = self.first.new_empty((len(self.first), len(x) * len(y)))
         shares = table.new_empty(rows.shape)
-        for line, ((i, one), (j, other)) in enumerate(_lines(x, y)):
-            steps = (i * self.side + j) * self.side
+        for line, (steps, one, other) in enumerate(self.lines()):
             torch.add(self.first, steps, out=rows[:, line])
             torch.mul(one, other, out=shares[:, line])
         sums = embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
@@ -162,13 +164,6 @@ class Touched:
             else:
                 values[i].addcmul_(part, weight)
         return values
-
-
-def _lines(
-    x: Sequence[Tensor], y: Sequence[Tensor]
-) -> Iterator[tuple[tuple[int, Tensor], tuple[int, Tensor]]]:
-    """Place and weight along x, and along y, of each line of cells along z."""
-    return product(enumerate(x), enumerate(y))
 
 
 class Canvas:
@@ -188,7 +183,7 @@ class Canvas:
     """
 
     def __init__(self, n_cells: int, like: Tensor, scheme: str = "cic") -> None:
-        self.n_cells, self.side = n_cells, n_cells + reach(scheme)
+        self.n_cells, self.side = n_cells, n_cells + _reach(scheme)
         self._total = torch.zeros(
             self.side**3, dtype=like.dtype.to_complex(), device=like.device
         )
@@ -198,8 +193,8 @@ class Canvas:
     def paint(self, touched: Touched, weights: Tensor | None = None) -> None:
         """Add particles, one each or with weights of shape ``(m,)``."""
         first, z = touched.first.long(), touched.weights[2]
-        for steps, line in touched.lines():
-            line = line if weights is None else line * weights
+        for steps, one, other in touched.lines():
+            line = one * other if weights is None else one * other * weights
             for k in range(0, len(z), 2):
                 lower = line * z[k]
                 more = k + 1 < len(z)
@@ -294,11 +289,20 @@ class Stencil:
         """Values of a field at the particles; see `grids.readout`.
 
         Of several fields, in an array with more axes before the three, each's own. They
-        may go on beyond their far faces already, see `beyond`.
+        may go on beyond their far faces already, see `beyond`. A `GridError` is raised
+        for fields of another grid.
         """
-        more = self.blocks[0].side - field.shape[-1]
-        fields = (beyond(field, more) if more else field).flatten(-3)
-        flat = fields.reshape(-1, fields.shape[-1]).unbind()
+        n, side = self.n_cells, self.blocks[0].side
+        if field.shape[-3:] == (n,) * 3:
+            wider = beyond(field, side - n)
+        elif field.shape[-3:] == (side,) * 3:
+            wider = field
+        else:
+            raise GridError(
+                f"a field of shape {tuple(field.shape)} cannot be read on a grid of "
+                f"{n} cells per side; give the particles a stencil of its own grid"
+            )
+        flat = wider.reshape(-1, side**3).unbind()
         parts = [block.readout(flat) for block in self.blocks]
         return torch.cat(parts, 1).view(*field.shape[:-3], -1)
 

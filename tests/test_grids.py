@@ -417,6 +417,14 @@ def test_looking_up_is_reading_out(scheme, n_cells, dtype):
         torch.testing.assert_close(alone, own, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("shape", [(16, 16, 16), (8, 8, 4), (10, 10, 10)])
+def test_a_field_of_another_grid_is_not_read(shape):
+    """Cells would be taken for others."""
+    stencil = Stencil.of(torch.from_numpy(particles(5)[0]), 8, GRID.box_size)
+    with pytest.raises(GridError, match="grid of 8 cells"):
+        stencil.readout(torch.ones(shape).double())
+
+
 def test_looking_up_is_exact_across_blocks():
     """Particles are handled in blocks, and each gets its own values."""
     positions = torch.rand(150_000, 3, generator=torch.Generator().manual_seed(0))
